@@ -1,0 +1,363 @@
+"""Runs a teacher over a dataset: one label a row, its probabilities, and a rationale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from labelers.answers import Reading, read_answer, read_rationale
+from labelers.asking import Asker, OnProgress, Progress, Reply, each, run_sync
+from labelers.limits import Limits
+from labelers.probabilities import BatchCalibration, ProbabilityError, label_mass, read_positions
+from labelers.prompts import Kind, build_request
+from labelers.rows import Row, as_dataset, read_rows
+from labelers.store import Store
+from labelers.tasks import LETTERS, Task, TaskError
+from labelers.teachers import RowError, Teacher, TeacherError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+Mode = Literal["score", "cot"]
+
+#: Below this many rows their mean distribution says more about the rows than about the teacher.
+CALIBRATION_MINIMUM = 30
+#: Shared mass smaller than this is not worth a request of its own; it counts as off-label.
+_SHARED_MINIMUM = 0.005
+#: Above this, shared mass that cannot be resolved makes the distribution unknown.
+_SHARED_MAXIMUM = 0.05
+_LABEL_MASS_MINIMUM = 1e-3
+_LONGEST_LABEL_TOKENS = 8
+
+
+def label(
+    dataset: datasets.Dataset | pd.DataFrame,
+    task: Task,
+    teacher: Teacher,
+    *,
+    mode: Mode = "score",
+    rationales: bool = True,
+    calibration: Literal["batch"] | None = "batch",
+    store: Store | str | PathLike[str] = ".curate",
+    limits: Limits | None = None,
+    max_tokens: int = 256,
+    max_rationale_tokens: int = 64,
+    on_progress: OnProgress | None = None,
+) -> datasets.Dataset:
+    """Label every row of a dataset with a teacher.
+
+    Args:
+        dataset: Rows with an ``input`` column, or with the columns that the task's template names;
+            ``id``, ``choices`` and ``split`` are used where present. A gold column is never read.
+        task: What is asked.
+        teacher: Who is asked.
+        mode: ``score`` reads the label's distribution off the answer's token probabilities, then
+            asks for a rationale given the label; ``cot`` asks for a rationale that ends in a label.
+        rationales: In mode ``score``, whether to ask for rationales at all. Rows whose ``split`` is
+            ``test`` get none: they are labelled for comparison, not for training.
+        calibration: ``batch`` divides the distributions by their mean over the rows that are not
+            test rows (at least 30 of them; else it is left out and a note says so). None keeps them raw.
+        store: Where exchanges are kept: an open store or a folder.
+        limits: Attempts and back-off.
+        max_tokens: Most tokens of a chain-of-thought answer.
+        max_rationale_tokens: Most tokens of a rationale.
+        on_progress: Called with a snapshot after each row.
+
+    Returns:
+        The dataset, every row and column as it was, with ``label``, ``rationale``, ``label_probs``
+        (aligned with the row's choices), ``label_source``, ``off_label_mass``, ``confidence``,
+        ``finish_reason``, ``teacher``, ``prompt_key``, ``prompt_tokens``, ``completion_tokens``,
+        ``cost_usd`` and ``error``. A row without a label has its reason in ``error``.
+
+    Raises:
+        TaskError: If the task does not fit the dataset or the mode.
+        TeacherError: If no request can succeed. What was answered before is in the store.
+        StoreError: If the store cannot be written.
+    """
+    if mode == "score" and not task.closed:
+        raise TaskError(
+            "mode `score` needs a closed label set, and the task has neither labels nor choices: "
+            "use mode `cot`"
+        )
+    if mode == "score" and not teacher.top_logprobs:
+        raise TeacherError(
+            f"mode `score` needs token probabilities, which {teacher.name} does not give: use mode `cot`"
+        )
+    rows = read_rows(dataset, task)
+    with ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        run = _Run(
+            task, teacher, rows, opened, limits or Limits(), max_tokens, max_rationale_tokens,
+            on_progress,
+        )  # fmt: skip
+        answers = run_sync(run.all(mode, rationales, calibration))
+    return as_dataset(dataset, rows, [_columns(answer, teacher) for answer in answers])
+
+
+@dataclass
+class _Answer:
+    """What is known of one row so far."""
+
+    label: str | None = None
+    rationale: str | None = None
+    label_probs: list[float] | None = None
+    label_source: str | None = None
+    off_label_mass: float | None = None
+    confidence: float | None = None
+    finish_reason: str | None = None
+    prompt_key: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+
+    def count(self, reply: Reply) -> None:
+        prompt_tokens, completion_tokens = reply.tokens
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+
+def _columns(answer: _Answer, teacher: Teacher) -> dict[str, Any]:
+    prices = teacher.prices
+    cost = prices.cost(answer.prompt_tokens, answer.completion_tokens) if prices else None
+    return {**vars(answer), "teacher": teacher.name, "cost_usd": cost}
+
+
+class _Run:
+    """One call of :func:`label`: the state that its steps share."""
+
+    def __init__(
+        self,
+        task: Task,
+        teacher: Teacher,
+        rows: Sequence[Row],
+        store: Store,
+        limits: Limits,
+        max_tokens: int,
+        max_rationale_tokens: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.task = task
+        self.teacher = teacher
+        self.rows = rows
+        self.store = store
+        self.limits = limits
+        self.max_tokens = max_tokens
+        self.max_rationale_tokens = max_rationale_tokens
+        self.on_progress = on_progress
+        self.answers = [_Answer() for _ in rows]
+        self.notes: list[str] = []
+
+    async def all(self, mode: Mode, rationales: bool, calibration: str | None) -> list[_Answer]:
+        self.asker = Asker(self.teacher, self.store, self.limits)
+        try:
+            everything = range(len(self.rows))
+            if mode == "cot":
+                await self._phase("label", everything, self._chain_of_thought)
+            else:
+                await self._phase("label", everything, self._score)
+                if calibration == "batch":
+                    self._calibrate()
+                if rationales:
+                    wanted = [
+                        i
+                        for i in everything
+                        if self.rows[i].split != "test" and self.answers[i].label is not None
+                    ]
+                    await self._phase("rationale", wanted, self._explain)
+        finally:
+            await self.asker.close()
+        return self.answers
+
+    async def _phase(self, phase: str, wanted: Collection[int], work: Any) -> None:
+        done = failed = 0
+
+        async def one(i: int) -> None:
+            nonlocal done, failed
+            answer = self.answers[i]
+            try:
+                await work(self.rows[i], answer)
+            except RowError as error:
+                answer.error = f"{error.kind}: {error}"
+            done += 1
+            failed += answer.error is not None
+            if self.on_progress:
+                self.on_progress(self._snapshot(phase, done, len(wanted), failed))
+
+        if wanted:
+            await each(list(wanted), one, concurrency=self.teacher.concurrency)
+
+    def _snapshot(self, phase: str, done: int, total: int, failed: int) -> Progress:
+        return replace(self.asker.progress(phase, done, total, failed), notes=tuple(self.notes))
+
+    async def _ask(self, row: Row, answer: _Answer, kind: Kind, **how: Any) -> Reply:
+        request = build_request(
+            self.task,
+            row.input,
+            kind=kind,
+            api=self.teacher.api,
+            model=self.teacher.model,
+            choices=row.choices,
+            top_logprobs=self.teacher.top_logprobs,
+            **how,
+        )
+        reply = await self.asker.ask(request)
+        answer.count(reply)
+        return reply
+
+    async def _chain_of_thought(self, row: Row, answer: _Answer) -> None:
+        reply = await self._ask(row, answer, "cot", max_tokens=self.max_tokens)
+        answer.prompt_key = reply.key.hex()
+        answer.finish_reason = reply.finish_reason
+        reading = read_answer(reply.text, self.task, row.choices)
+        cut_off = reply.finish_reason == "length" and (reading.label is None or row.choices is None)
+        if cut_off:
+            answer.error = (
+                f"truncated: the answer was cut at {self.max_tokens} tokens before it was complete: "
+                f"{reply.text[:120]!r}"
+            )
+            return
+        _take(reading, answer)
+
+    async def _score(self, row: Row, answer: _Answer) -> None:
+        assert row.choices is not None
+        names = (
+            [LETTERS[i] for i in range(len(row.choices))]
+            if self.task.form == "letter"
+            else list(row.choices)
+        )
+        most = 1 if self.teacher.prefill else _LONGEST_LABEL_TOKENS
+        reply = await self._ask(row, answer, "score", max_tokens=most)
+        answer.prompt_key = reply.key.hex()
+        answer.finish_reason = reply.finish_reason
+        masses, unresolved = await self._masses(row, answer, reply, names, "", 1.0)
+        total = sum(masses)
+        if unresolved > _SHARED_MAXIMUM:
+            raise RowError(
+                f"labels that begin alike cannot be told apart over this API ({unresolved:.0%} of the "
+                "probability is undecided): use `api: completions`, or answer_form: letter",
+                kind="ambiguous",
+            )
+        if total < _LABEL_MASS_MINIMUM:
+            raise RowError(
+                f"the teacher names none of {names}; it began with {reply.text[:60]!r}",
+                kind="off_label",
+            )
+        answer.label_probs = [mass / total for mass in masses]
+        answer.label_source = "logprobs"
+        answer.off_label_mass = max(0.0, 1.0 - total)
+        _take_likeliest(answer, row.choices)
+
+    async def _masses(
+        self, row: Row, answer: _Answer, reply: Reply, names: list[str], given: str, scale: float
+    ) -> tuple[list[float], float]:
+        """Mass per label and mass left undecided, following beginnings that labels share."""
+        try:
+            found = label_mass(read_positions(reply.choice), names, given=given)
+        except ProbabilityError as error:
+            raise TeacherError(
+                f"{self.teacher.name} was asked for token probabilities, but {error}: use mode `cot`, "
+                "or a server that returns logprobs"
+            ) from error
+        masses = [mass * scale for mass in found.masses]
+        unresolved = 0.0
+        for shared in found.shared:
+            weight = shared.mass * scale
+            if not self.teacher.prefill:
+                unresolved += weight
+            elif weight >= _SHARED_MINIMUM and shared.prefix != given:
+                further = await self._ask(row, answer, "score", max_tokens=1, prefix=shared.prefix)
+                more, left = await self._masses(row, answer, further, names, shared.prefix, weight)
+                masses = [a + b for a, b in zip(masses, more, strict=True)]
+                unresolved += left
+        return masses, unresolved
+
+    def _calibrate(self) -> None:
+        """Batch calibration among rows with equally many choices, fitted without test rows."""
+        sizes: dict[int, list[int]] = {}
+        for i, answer in enumerate(self.answers):
+            if answer.label_probs is not None:
+                sizes.setdefault(len(answer.label_probs), []).append(i)
+        for size, members in sizes.items():
+            fitted_on = [i for i in members if self.rows[i].split != "test"]
+            if len(fitted_on) < CALIBRATION_MINIMUM:
+                self.notes.append(
+                    f"{len(members)} rows with {size} choices were not calibrated: "
+                    f"{CALIBRATION_MINIMUM} rows are needed, {len(fitted_on)} are at hand"
+                )
+                continue
+            rule = BatchCalibration.fit(np.array([self.answers[i].label_probs for i in fitted_on]))
+            calibrated = rule.apply(np.array([self.answers[i].label_probs for i in members]))
+            for i, probabilities in zip(members, calibrated.tolist(), strict=True):
+                choices = self.rows[i].choices
+                assert choices is not None
+                self.answers[i].label_probs = probabilities
+                _take_likeliest(self.answers[i], choices)
+
+    async def _explain(self, row: Row, answer: _Answer) -> None:
+        reply = await self._ask(
+            row, answer, "rationale", label=answer.label, max_tokens=self.max_rationale_tokens
+        )
+        text = reply.text
+        if reply.finish_reason == "length":
+            # The label stands; of a rationale that was cut off, the whole sentences are kept.
+            text = text[: max(text.rfind(mark) for mark in (".", "!", "?")) + 1]
+        answer.rationale = read_rationale(text).rationale
+
+
+def _take(reading: Reading, answer: _Answer) -> None:
+    answer.label, answer.rationale = reading.label, reading.rationale
+    if reading.label is None:
+        answer.error = f"unread: {reading.problem}"
+
+
+def _take_likeliest(answer: _Answer, choices: Sequence[str]) -> None:
+    assert answer.label_probs is not None
+    best = max(range(len(choices)), key=lambda i: answer.label_probs[i])  # type: ignore[index]
+    answer.label, answer.confidence = choices[best], answer.label_probs[best]
+    assert math.isfinite(answer.confidence)
+
+
+def label_recorded(
+    dataset: datasets.Dataset | pd.DataFrame,
+    task: Task,
+    outputs: Sequence[object],
+    *,
+    teacher: str = "recorded",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> datasets.Dataset:
+    """Label a dataset with what a teacher said before: black-box distillation, no teacher at hand.
+
+    Args:
+        dataset: As for :func:`label`.
+        task: Says how an answer is read; its instruction and demonstrations are not used.
+        outputs: One raw output per row (a label, or a chain of thought that ends in
+            one), or None.
+        teacher: Shown in the ``teacher`` column.
+        on_progress: Called once, at the end.
+
+    Raises:
+        TaskError: If there are not as many outputs as rows.
+    """
+    rows = read_rows(dataset, task)
+    if len(outputs) != len(rows):
+        raise TaskError(f"{len(outputs)} recorded outputs were given for {len(rows)} rows")
+    answers = []
+    for row, output in zip(rows, outputs, strict=True):
+        answer = _Answer()
+        if output is None or (isinstance(output, float) and math.isnan(output)):
+            answer.error = "missing: no output was recorded for this row"
+        else:
+            _take(read_answer(str(output), task, row.choices), answer)
+        answers.append(answer)
+    if on_progress:
+        failed = sum(answer.error is not None for answer in answers)
+        on_progress(Progress("label", len(rows), len(rows), 0, 0, 0, failed, 0, 0, None))
+    columns = [{**vars(a), "teacher": teacher, "cost_usd": None} for a in answers]
+    return as_dataset(dataset, rows, columns)

@@ -1,0 +1,211 @@
+"""A teacher behind any OpenAI-compatible server: vLLM, llama.cpp, a hosted API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import orjson
+
+from labelers.prompts import Api
+from labelers.teachers import Prices, RetryableError, RowError, TeacherError
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_RETRYABLE_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
+_CONTEXT_WORDS = ("context", "maximum length", "too long", "max_model_len")
+
+
+@dataclass(kw_only=True)
+class OpenAICompatible:
+    """A model served over the OpenAI wire protocol.
+
+    Args:
+        model: The name under which the server knows the model.
+        base_url: Root of the API, ending in ``/v1`` as a rule. Default: ``OPENAI_BASE_URL`` or
+            OpenAI's own.
+        api_key_env: Environment variable that holds the key. Default: ``OPENAI_API_KEY``, which may
+            be absent for a server that asks for none. The key itself is never stored or shown.
+        api: ``chat``, or ``completions`` to have a base model continue a text.
+        concurrency: Requests under way at once.
+        revision: Anything that tells apart weights served under one name; part of the store's key.
+        top_logprobs: Alternatives asked for per position (vLLM allows 20, OpenAI 20 in chat).
+        prices: Prices of the tokens.
+        connect_timeout: Seconds to reach the server.
+        read_timeout: Seconds that the server may stay silent.
+    """
+
+    model: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    api: Api = "chat"
+    concurrency: int = 32
+    revision: str | None = None
+    top_logprobs: int = 20
+    prices: Prices | None = None
+    connect_timeout: float = 10.0
+    read_timeout: float = 600.0
+    name: str = ""
+    _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
+    _key: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.base_url = (
+            self.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        ).rstrip("/")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise TeacherError(
+                f"teacher.base_url is {self.base_url!r}: it must begin with http:// or https://, "
+                "for example http://127.0.0.1:8000/v1"
+            )
+        self.name = self.name or self.model
+
+    @property
+    def prefill(self) -> bool:
+        """A completion's prompt can end inside the answer; a chat's cannot everywhere."""
+        return self.api == "completions"
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Model and revision. The URL is left out: a server that moves keeps its answers."""
+        return {"model": self.model, **({"revision": self.revision} if self.revision else {})}
+
+    async def start(self) -> None:
+        """Open the connection pool and ask the server for its models.
+
+        Raises:
+            TeacherError: If the key is missing or refused, the server cannot be reached, or it
+                serves no model of this name.
+        """
+        self._key = self._read_key()
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self.connect_timeout, sock_read=self.read_timeout
+            ),
+        )
+        try:
+            await self._check_server()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _read_key(self) -> str:
+        variable = self.api_key_env or "OPENAI_API_KEY"
+        key = os.environ.get(variable, "").strip()
+        if not key and (self.api_key_env or self.base_url == DEFAULT_BASE_URL):
+            raise TeacherError(
+                f"the environment variable {variable} holds no key for {self.base_url}: run "
+                f"`export {variable}=...`, or set teacher.base_url to a server that needs none"
+            )
+        return key
+
+    async def _check_server(self) -> None:
+        assert self._session is not None
+        try:
+            async with self._session.get(f"{self.base_url}/models") as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TeacherError(
+                f"no server answers at {self.base_url} ({_reason(error)}): start it, or correct "
+                "teacher.base_url"
+            ) from error
+        if status in (401, 403):
+            raise self._refused(status, body)
+        if status != 200:
+            # Some gateways list no models; the first real request will tell.
+            return
+        try:
+            served = [str(entry["id"]) for entry in orjson.loads(body)["data"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return
+        if served and self.model not in served:
+            raise self._unknown_model(served)
+
+    def _refused(self, status: int, body: bytes) -> TeacherError:
+        variable = self.api_key_env or "OPENAI_API_KEY"
+        return TeacherError(
+            f"{self.base_url} refuses the key in {variable} (HTTP {status}: "
+            f"{self._message(body)}): check the key and what it may use"
+        )
+
+    def _unknown_model(self, served: list[str]) -> TeacherError:
+        shown = ", ".join(served[:8]) + (", …" if len(served) > 8 else "")
+        return TeacherError(
+            f"{self.base_url} serves no model named {self.model!r}; it serves: {shown}. Correct "
+            "teacher.model"
+        )
+
+    async def send(self, path: str, body: bytes) -> bytes:
+        """See :class:`labelers.teachers.Teacher`."""
+        assert self._session is not None, "send() before start()"
+        try:
+            async with self._session.post(f"{self.base_url}/{path}", data=body) as response:
+                answer = await response.read()
+                status, headers = response.status, response.headers
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RetryableError(f"the connection failed ({_reason(error)})") from error
+        if status == 200:
+            return answer
+        if status in (401, 403):
+            raise self._refused(status, answer)
+        if status == 404:
+            raise TeacherError(
+                f"{self.base_url}/{path} answers HTTP 404 ({self._message(answer)}): check "
+                "teacher.base_url, teacher.model and teacher.api"
+            )
+        message = f"HTTP {status}: {self._message(answer)}"
+        if status in _RETRYABLE_STATUS:
+            raise RetryableError(message, retry_after=_retry_after(headers))
+        if any(word in message.lower() for word in _CONTEXT_WORDS):
+            raise RowError(message, kind="context_length")
+        raise RowError(message)
+
+    def _message(self, body: bytes) -> str:
+        """The server's own words, shortened, with the key struck out should they quote it."""
+        text = body.decode("utf-8", "replace")
+        try:
+            parsed = orjson.loads(body)
+            error = parsed.get("error", parsed)
+            text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        except (orjson.JSONDecodeError, AttributeError):
+            pass
+        text = " ".join(text.split())
+        if self._key:
+            text = text.replace(self._key, "[key]")
+        return text if len(text) <= 200 else text[:199] + "…"
+
+    async def close(self) -> None:
+        """See :class:`labelers.teachers.Teacher`."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it timed out"
+    return str(error) or type(error).__name__
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by the ``Retry-After`` header (RFC 9110, 10.2.3): a number or a date."""
+    value: Any = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,164 @@
+"""Label distributions from the teacher's token probabilities, and their calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_OPENING = " \t\r\n\"'`*("
+#: Added to a probability before its logarithm is taken.
+_FLOOR = 1e-9
+
+
+class ProbabilityError(ValueError):
+    """An answer without the probabilities that were asked for."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """One generated token and the alternatives at its place, as (text, log-probability) pairs."""
+
+    token: str
+    alternatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Mass on the beginning of an answer that several labels have in common."""
+
+    prefix: str
+    labels: tuple[int, ...]
+    mass: float
+
+
+@dataclass(frozen=True)
+class LabelMass:
+    """What one answer's positions say about each label.
+
+    ``masses`` (one per label) and the masses of ``shared`` add up to at most 1; the rest went to
+    other words or lay beyond the alternatives returned.
+    """
+
+    masses: tuple[float, ...]
+    shared: tuple[Shared, ...] = ()
+
+
+def read_positions(choice: Mapping[str, Any]) -> list[Position]:
+    """Read the positions out of one choice of a response body.
+
+    Both wire formats are understood: ``logprobs.content`` (chat, and llama.cpp everywhere) and
+    parallel lists with ``top_logprobs`` mappings (plain completions).
+
+    Raises:
+        ProbabilityError: If the choice carries no log-probabilities.
+    """
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, Mapping):
+        raise ProbabilityError("the answer carries no log-probabilities")
+    content = logprobs.get("content")
+    if isinstance(content, list):
+        return [
+            Position(
+                str(entry["token"]),
+                tuple(
+                    (str(top["token"]), float(top["logprob"]))
+                    for top in entry.get("top_logprobs") or [entry]
+                ),
+            )
+            for entry in content
+        ]
+    tokens, tops = logprobs.get("tokens"), logprobs.get("top_logprobs")
+    if not isinstance(tokens, list) or not isinstance(tops, list):
+        raise ProbabilityError("the answer's log-probabilities are in no known format")
+    return [
+        Position(
+            str(token), tuple((str(text), float(value)) for text, value in (top or {}).items())
+        )
+        for token, top in zip(tokens, tops, strict=True)
+    ]
+
+
+def label_mass(
+    positions: Sequence[Position], names: Sequence[str], *, given: str = ""
+) -> LabelMass:
+    """Add up the probability of every way in which the answer may begin with each label.
+
+    Surface variants (case, leading space, quote or bracket) count together. A token that begins
+    exactly one label counts for it in full. Where a token begins several labels, the walk goes on
+    along the tokens that were generated; an alternative off that path stays in ``shared``, to be
+    resolved by a request that has it as its prefix.
+
+    Args:
+        positions: The generated positions, the answer's first token first.
+        names: How the labels are written in an answer.
+        given: Beginning of the answer that was part of the prompt.
+    """
+    wanted = [name.strip().casefold() for name in names]
+    masses = [0.0] * len(names)
+    shared: list[Shared] = []
+    path, path_logprob = given, 0.0
+    for number, position in enumerate(positions):
+        last = number == len(positions) - 1
+        on_path: float | None = None
+        for text, logprob in position.alternatives:
+            mass = math.exp(path_logprob + logprob)
+            found = _begun(path + text, wanted)
+            if len(found) == 1:
+                masses[found[0]] += mass
+            elif found and text == position.token and on_path is None and not last:
+                on_path = logprob
+            elif found:
+                shared.append(Shared(path + text, tuple(found), mass))
+        if on_path is None:
+            break
+        path, path_logprob = path + position.token, path_logprob + on_path
+    return LabelMass(tuple(masses), tuple(shared))
+
+
+def _begun(candidate: str, wanted: Sequence[str]) -> list[int]:
+    """Indices of the labels that an answer beginning with ``candidate`` may turn out to be."""
+    text = candidate.lstrip(_OPENING).casefold()
+    open_ended = [i for i, name in enumerate(wanted) if name.startswith(text) and name != text]
+    if any(name == text for name in wanted):
+        # Complete, but it may still grow into a longer label ("very" into "very positive").
+        return sorted([*open_ended, wanted.index(text)])
+    if open_ended:
+        return open_ended
+    complete = [
+        i
+        for i, name in enumerate(wanted)
+        if name and text.startswith(name) and not text[len(name)].isalnum()
+    ]
+    return [max(complete, key=lambda i: len(wanted[i]))] if complete else []
+
+
+@dataclass(frozen=True)
+class BatchCalibration:
+    """Batch calibration (Zhou et al., 2024): divide by the mean distribution over a batch.
+
+    A teacher that leans to one label whatever it reads shows it in the mean; dividing by it takes
+    the lean away. No gold label is used.
+
+    Attributes:
+        prior: Mean label distribution of the batch, shape (labels,).
+    """
+
+    prior: Floats
+
+    @classmethod
+    def fit(cls, probabilities: Floats) -> BatchCalibration:
+        """Fit on a batch of label distributions, shape (rows, labels), each row summing to 1."""
+        return cls(probabilities.mean(axis=0))
+
+    def apply(self, probabilities: Floats) -> Floats:
+        """Calibrated distributions, same shape: p / prior, normalised by row."""
+        scaled = (probabilities + _FLOOR) / (self.prior + _FLOOR)
+        calibrated: Floats = scaled / scaled.sum(axis=1, keepdims=True)
+        return calibrated

@@ -1,0 +1,123 @@
+"""Between a dataset and the few fields of a row that a teacher may see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labelers.tasks import LETTERS, Task, TaskError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+#: The columns that labeling writes, with their Arrow types by name.
+LABEL_COLUMNS = {
+    "label": "string",
+    "rationale": "string",
+    "label_probs": "list",
+    "label_source": "string",
+    "off_label_mass": "float64",
+    "confidence": "float64",
+    "finish_reason": "string",
+    "teacher": "string",
+    "prompt_key": "string",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "cost_usd": "float64",
+    "error": "string",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a teacher may see of a row, and the split it belongs to."""
+
+    input: str
+    choices: tuple[str, ...] | None
+    split: str | None
+
+
+def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]:
+    """Read the rows of a dataset; the gold column is not among what is read.
+
+    Raises:
+        TaskError: If the template names an absent column, an input is not text, or a row's choices
+            are not a list of at least two different texts.
+    """
+    names = list(_column_names(dataset))
+    rendered = "input" in names
+    needed = ["input"] if rendered else sorted(task.columns)
+    if task.choices and "choices" in names:
+        options_column: str | None = "choices"
+    else:
+        options_column = task.choices
+    absent = [n for n in [*needed, *([options_column] if options_column else [])] if n not in names]
+    if absent:
+        raise TaskError(
+            f"the task needs the column {absent[0]!r}, which the data lacks; its columns are {names}"
+        )
+    columns = {name: _column(dataset, name) for name in needed}
+    options = _column(dataset, options_column) if options_column else None
+    splits = _column(dataset, "split") if "split" in names else None
+    rows = []
+    for i in range(len(dataset)):
+        values = {name: column[i] for name, column in columns.items()}
+        text = values["input"] if rendered else task.render(values)
+        if not isinstance(text, str):
+            raise TaskError(f"row {i} has the input {text!r}, which is not text")
+        choices = task.labels if options is None else _choices(options[i], i)
+        rows.append(Row(text, choices, splits[i] if splits else None))
+    return rows
+
+
+def _choices(value: Any, i: int) -> tuple[str, ...]:
+    if (
+        value is None
+        or isinstance(value, (str, float))
+        or not all(isinstance(v, str) for v in value)
+    ):
+        raise TaskError(f"row {i} has the choices {value!r}: a list of texts is needed")
+    choices = tuple(value)
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise TaskError(f"row {i} has {len(choices)} choices: 2 to {len(LETTERS)} are allowed")
+    return choices
+
+
+def _column_names(dataset: datasets.Dataset | pd.DataFrame) -> Sequence[str]:
+    names: Sequence[str] = getattr(dataset, "column_names", None) or list(dataset.columns)
+    return names
+
+
+def _column(dataset: datasets.Dataset | pd.DataFrame, name: str) -> list[Any]:
+    column = dataset[name]
+    values: list[Any] = column.tolist() if hasattr(column, "tolist") else list(column)
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+
+
+def as_dataset(
+    dataset: datasets.Dataset | pd.DataFrame,
+    rows: Sequence[Row],
+    answers: Sequence[dict[str, Any]],
+) -> datasets.Dataset:
+    """The dataset with the label columns added; columns of these names are replaced."""
+    import datasets
+    import pyarrow as pa
+
+    if isinstance(dataset, datasets.Dataset):
+        result = dataset
+    else:
+        result = datasets.Dataset.from_pandas(dataset, preserve_index=False)
+    if "input" not in result.column_names:
+        result = result.add_column("input", pa.array([row.input for row in rows], pa.string()))
+    result = result.remove_columns([n for n in LABEL_COLUMNS if n in result.column_names])
+    table = result.data.table.combine_chunks() if result._indices is None else None
+    if table is None:
+        result = result.flatten_indices()
+        table = result.data.table
+    for name, kind in LABEL_COLUMNS.items():
+        arrow = pa.list_(pa.float64()) if kind == "list" else pa.type_for_alias(kind)
+        table = table.append_column(name, pa.array([answer[name] for answer in answers], arrow))
+    return datasets.Dataset(table)

@@ -1,0 +1,168 @@
+"""What the teacher is asked: instruction, template, label set and demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jinja2
+from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+AnswerForm = Literal["text", "letter"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class TaskError(ValueError):
+    """A task that cannot be asked as it is written, or a row that its template cannot render."""
+
+
+def _letters(choices: Sequence[str]) -> str:
+    """Render options one to a line, as in CommonsenseQA: ``(a) bank`` and so on."""
+    return "\n".join(
+        f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)
+    )
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    # Templates come from recipes that people share, so they run sandboxed: no attribute with an
+    # underscore, no mutation, and a name that is not a column is an error instead of an empty text.
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters["letters"] = _letters
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """One worked example shown to the teacher (few-shot).
+
+    ``input`` is written as the template would render it. ``choices`` is needed only where the
+    task's options differ from row to row.
+    """
+
+    input: str
+    label: str
+    rationale: str | None = None
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A labeling task.
+
+    Args:
+        instruction: What to decide, in one or two sentences.
+        template: Jinja2 template over a row's columns; its result is the ``input`` that teacher
+            and student both read. The filter ``letters`` renders options as ``(a) ...`` lines.
+        labels: The closed label set, or None.
+        choices: Name of the column that holds each row's own options, or None. With neither
+            ``labels`` nor ``choices`` the answer is free text.
+        demonstrations: Worked examples, in the order in which they are shown.
+        answer_name: What the answer is called in prompts ("Sentiment", "Topic"): a name that fits helps
+            small teachers.
+        answer_form: Whether the teacher names a label by its text or by a letter. By default the
+            text for a label set and the letter for per-row choices.
+
+    Raises:
+        TaskError: If the template does not parse, both ``labels`` and ``choices`` are given, a
+            label is empty or listed twice, or a demonstration's label is not allowed.
+    """
+
+    instruction: str
+    template: str = "{{ text }}"
+    labels: tuple[str, ...] | None = None
+    choices: str | None = None
+    demonstrations: tuple[Demonstration, ...] = ()
+    answer_name: str = "Label"
+    answer_form: AnswerForm | None = None
+
+    def __post_init__(self) -> None:
+        if not self.instruction.strip():
+            raise TaskError("task.instruction is empty: say in a sentence what is to be decided")
+        if self.labels is not None and self.choices is not None:
+            raise TaskError(
+                f"task has both labels {list(self.labels)} and choices {self.choices!r}: keep "
+                "`labels` for one fixed set, `choices` for a column of options per row"
+            )
+        if self.labels is not None:
+            _check_labels(self.labels)
+        try:
+            _ = self._compiled_template
+        except jinja2.TemplateSyntaxError as error:
+            raise TaskError(
+                f"task.template {self.template!r} does not parse: {error.message}; columns are "
+                "written {{ name }}"
+            ) from error
+        for number, demonstration in enumerate(self.demonstrations, 1):
+            self._check_demonstration(number, demonstration)
+
+    def _check_demonstration(self, number: int, demonstration: Demonstration) -> None:
+        if self.choices is not None and not demonstration.choices:
+            raise TaskError(
+                f"demonstration {number} has no choices, but the task's options differ per row: "
+                "add `choices: [...]` to it"
+            )
+        allowed = self.labels if self.labels is not None else demonstration.choices
+        if allowed is not None and demonstration.label not in allowed:
+            raise TaskError(
+                f"demonstration {number} has label {demonstration.label!r}, which is not one of "
+                f"{list(allowed)}: correct the label or add it to the set"
+            )
+
+    @cached_property
+    def _compiled_template(self) -> jinja2.Template:
+        return _ENVIRONMENT.from_string(self.template)
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns that the template reads."""
+        names = meta.find_undeclared_variables(_ENVIRONMENT.parse(self.template))
+        return frozenset(names) | ({self.choices} if self.choices else frozenset())
+
+    @property
+    def closed(self) -> bool:
+        """Whether answers come from a label set or from per-row choices."""
+        return self.labels is not None or self.choices is not None
+
+    @property
+    def form(self) -> AnswerForm:
+        """How the teacher names a label: by its text or by its letter."""
+        return self.answer_form or ("letter" if self.choices is not None else "text")
+
+    def render(self, row: Mapping[str, Any]) -> str:
+        """Render one row's ``input``.
+
+        Raises:
+            TaskError: If the template names a column that the row lacks, or fails on its value.
+        """
+        try:
+            return self._compiled_template.render(row)
+        except jinja2.UndefinedError as error:
+            raise TaskError(
+                f"task.template names a column that the data lacks: {error.message}; the columns "
+                f"are {sorted(row)}"
+            ) from error
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise TaskError(
+                f"task.template failed on row {row.get('id', '?')!r}: {error}"
+            ) from error
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    if len(labels) < 2:
+        raise TaskError(f"task.labels is {list(labels)}: a label set needs at least two labels")
+    seen: dict[str, str] = {}
+    for label in labels:
+        if not label.strip():
+            raise TaskError("task.labels holds an empty label: give every label a name")
+        # The teacher's answer is compared without regard to case, so two labels must differ in more.
+        twin = seen.setdefault(label.strip().casefold(), label)
+        if twin is not label:
+            raise TaskError(
+                f"task.labels holds {twin!r} and {label!r}, which read as the same label"
+            )
