@@ -1,0 +1,7 @@
+"""The one error that the command line turns into a message and exit code 2."""
+
+from __future__ import annotations
+
+
+class CurateError(ValueError):
+    """Bad input: the message states the value, what was allowed, and what to do next."""
