@@ -1,0 +1,205 @@
+"""The command line. Every command parses, calls the verb of the same name, and prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from curate.pipeline import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns the packages' own errors into one message and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("\nstopped; the same command goes on from here", err=True)
+            sys.exit(130)
+        except (ValueError, RuntimeError) as error:
+            if not _is_ours(error):
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was written for the user: only then is its text enough."""
+    home = type(error).__module__.partition(".")[0]
+    return home in ("curate", "labelers", "filters", "student")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="curate-distill", prog_name="curate")
+def main() -> None:
+    """From raw text and a teacher to a curated training set and a small T5 student."""
+
+
+def _recipe_options(command: F) -> F:
+    for option in reversed(
+        (
+            click.argument("recipe", type=click.Path(path_type=Path)),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                help="Change one value of the recipe, such as student.epochs=1.",
+            ),
+            click.option(
+                "--output", type=click.Path(path_type=Path), metavar="FOLDER",
+                help="The run folder. [default: runs/<name>]",
+            ),
+            click.option(
+                "--store", type=click.Path(path_type=Path), metavar="FOLDER",
+                help="Where teacher exchanges are kept. [default: .curate beside the recipe]",
+            ),
+            click.option("--quiet", is_flag=True, help="Show no progress."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _do(verb: str, recipe: Path, quiet: bool, **options: Any) -> Run:
+    import curate
+    from curate.chatter import quiet_libraries
+    from curate.progress import ProgressDisplay
+
+    quiet_libraries()
+    with ProgressDisplay(quiet=quiet) as display:
+        done: Run = getattr(curate, verb)(recipe, on_progress=display, **options)
+    return done
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(path: Path, force: bool) -> None:
+    """Write a commented recipe that runs as it is."""
+    import curate
+
+    written = curate.init(path, force=force)
+    click.echo(f"{written} written; next: curate run {written}")
+
+
+@main.command()
+@_recipe_options
+@click.option(
+    "--seeds", metavar="N,N,…",
+    help="Run once for each seed, in FOLDER/seed-N, and print medians.",
+)  # fmt: skip
+def run(recipe: Path, quiet: bool, seeds: str | None, **options: Any) -> None:
+    """Do everything: read, label, filter, train, evaluate, report."""
+    if seeds is not None:
+        _run_seeds(recipe, quiet, seeds, options)
+        return
+    done = _do("run", recipe, quiet, **options)
+    _print_run(done)
+    click.echo(f"student: {done.student}\nreport:  {done.report}")
+
+
+def _run_seeds(recipe: Path, quiet: bool, seeds: str, options: dict[str, Any]) -> None:
+    from curate.recipe import load_recipe
+    from curate.results import median_table
+
+    numbers = [s.strip() for s in seeds.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise click.BadParameter(
+            f"{seeds!r}: write whole numbers, such as 0,1,2", param_hint="--seeds"
+        )
+    overrides = tuple(options.pop("overrides"))
+    name = load_recipe(recipe, overrides=overrides).name
+    root = options.pop("output") or Path("runs") / name
+    runs = []
+    for number in numbers:
+        chosen = (*overrides, f"seed={number}")
+        runs.append(
+            _do("run", recipe, quiet, output=root / f"seed-{number}", overrides=chosen, **options)
+        )
+        _print_run(runs[-1])
+    click.echo(median_table([done.metrics for done in runs]))
+
+
+@main.command()
+@_recipe_options
+def label(recipe: Path, quiet: bool, **options: Any) -> None:
+    """Read the data and have the teacher label it."""
+    done = _do("label", recipe, quiet, **options)
+    click.echo(f"labelled rows: {done.folder / 'labeled.parquet'}")
+
+
+@main.command()
+@_recipe_options
+def filter(recipe: Path, quiet: bool, **options: Any) -> None:
+    """Go on to the curated training set."""
+    done = _do("filter", recipe, quiet, **options)
+    click.echo(
+        f"curated rows: {done.folder / 'curated.parquet'}\nevidence:     {done.folder / 'decisions.parquet'}"
+    )
+
+
+@main.command()
+@_recipe_options
+def train(recipe: Path, quiet: bool, **options: Any) -> None:
+    """Go on to the trained student."""
+    done = _do("train", recipe, quiet, **options)
+    click.echo(f"student: {done.student}")
+
+
+@main.command()
+@_recipe_options
+def evaluate(recipe: Path, quiet: bool, **options: Any) -> None:
+    """Go on to metrics on the test rows."""
+    _print_run(_do("evaluate", recipe, quiet, **options))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Write the HTML report of a complete run folder anew."""
+    import curate
+
+    click.echo(f"report: {curate.report(run)}")
+
+
+@main.command()
+@click.option("--model", required=True, help="The student's folder or Hub id.")
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), help="Predict the rows of a file instead."
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write .csv, .jsonl or .parquet.")
+@click.argument("texts", nargs=-1)
+def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[str]) -> None:
+    """Answer texts, or the rows of a file, with a student."""
+    import curate
+    from curate.chatter import quiet_libraries
+
+    if bool(texts) == (file is not None):
+        raise click.UsageError("give either texts or --file")
+    quiet_libraries()
+    answers = curate.predict(model, file if file is not None else list(texts), output=output)
+    if output is not None:
+        click.echo(f"{len(answers)} predictions: {output}")
+        return
+    for row in answers.to_dict("records"):
+        sure = row["confidence"]
+        sure_text = "" if sure is None or sure != sure else f"  {sure:.3f}"
+        click.echo(
+            f"{row['prediction']}{sure_text}  {' '.join(str(row.get('input', '')).split())[:100]}"
+        )
+
+
+def _print_run(done: Run) -> None:
+    from curate.results import result_table
+
+    click.echo(result_table(done.metrics))
+    click.echo(done.verdict)

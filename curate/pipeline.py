@@ -1,0 +1,373 @@
+"""The whole way from a recipe to a student and its report, and the verbs that stop on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from curate.evaluation import SYSTEMS, judge, predict_test_rows, score
+from curate.recipe import Recipe, RecordedSection, load_recipe, parse_recipe
+from curate.run_folder import RunFolder, fingerprint, table_hash
+from curate.sources import load_examples
+from curate.stages import (
+    OnProgress,
+    clear_student,
+    filter_rows,
+    label_rows,
+    needs_gold_student,
+    no_progress,
+    train_student,
+)
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+#: Raised by one when a stage's code changes what it writes, so that old files are not reused.
+_VERSION = 1
+
+RecipeLike = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what is known of it.
+
+    Attributes:
+        folder: The run folder.
+        stages: What each finished stage reports, by name.
+        metrics: Metrics by system (accuracy and macro_f1 with ``value``, ``low``, ``high``, …);
+            empty where the run stopped before evaluation.
+        goal: One entry per goal of the recipe.
+        verdict: The verdict on the goal in a sentence.
+    """
+
+    folder: Path
+    stages: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    goal: Sequence[Mapping[str, Any]]
+    verdict: str
+
+    @property
+    def student(self) -> Path:
+        """The student's folder: a normal Hugging Face model folder."""
+        return self.folder / "student"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of ``examples``, ``labeled``, ``curated``, ``decisions``, ``predictions``."""
+        return RunFolder(self.folder).read_table(f"{name}.parquet")
+
+
+class _Pipeline:
+    """One call of a verb: recipe, folders and progress, and the stages in order."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        base: Path,
+        run: RunFolder,
+        store: Path,
+        tables: Mapping[str, Any],
+        on_progress: OnProgress,
+    ) -> None:
+        self.recipe = recipe
+        self.base = base
+        self.run = run
+        self.store = store
+        self.tables = tables
+        self.tell = on_progress
+        self.stages: dict[str, dict[str, Any]] = {}
+
+    def stage(
+        self, name: str, output: str, depends: Any, work: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Run a stage unless its output is there and nothing that it depends on has changed."""
+        mark = fingerprint(_VERSION, name, depends)
+        info = self.run.done(name, mark, output)
+        if info is not None:
+            self.stages[name] = info | {"reused": True}
+        else:
+            self.tell(name, {"state": "begun"})
+            started = time.perf_counter()
+            info = dict(work())
+            info["seconds"] = round(time.perf_counter() - started, 2)
+            self.run.record(name, mark, info)
+            self.stages[name] = info | {"reused": False}
+        self.tell(name, {"state": "finished", **self.stages[name]})
+
+    def go(self, until: str) -> None:
+        """Run the stages in order, ``until`` being the last."""
+        for name in _UNTIL[: _UNTIL.index(until) + 1]:
+            getattr(self, name)()
+
+    def examples(self) -> None:
+        recipe, teacher = self.recipe, self.recipe.teacher
+        recorded = teacher.column if isinstance(teacher, RecordedSection) else None
+        # Reading is cheap and the data may have changed under the same name: it is always read.
+        started = time.perf_counter()
+        frame = load_examples(
+            recipe.data,
+            recipe.task.task(),
+            folder=self.base,
+            seed=recipe.seed,
+            keep_columns=(recorded,) if recorded else (),
+            **self.tables,
+        )
+        self.examples_hash = table_hash(frame)
+
+        def work() -> Mapping[str, Any]:
+            self.run.write_table("examples.parquet", frame)
+            counts = {str(k): int(v) for k, v in frame["split"].value_counts().items()}
+            return {"rows": counts, "read_seconds": round(time.perf_counter() - started, 2)}
+
+        self.stage("examples", "examples.parquet", self.examples_hash, work)
+
+    def labeled(self) -> None:
+        teacher = self.recipe.teacher.model_dump(mode="json")
+        for key in ("concurrency", "threads", "slots", "attempts", "prices"):
+            teacher.pop(key, None)
+        task = self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal"})
+        if isinstance(self.recipe.teacher, RecordedSection) and self.recipe.teacher.log:
+            log = self.base / self.recipe.teacher.log
+            teacher["log_bytes"] = log.read_bytes().hex() if log.exists() else None
+
+        def work() -> Mapping[str, Any]:
+            frame, info = label_rows(
+                self.run.read_table("examples.parquet"),
+                self.recipe,
+                base=self.base,
+                store=self.store,
+                on_progress=self.tell,
+            )
+            self.run.write_table("labeled.parquet", frame)
+            return info
+
+        self.stage("labeled", "labeled.parquet", [self.examples_hash, task, teacher], work)
+
+    def curated(self) -> None:
+        labeled = self.run.read_table("labeled.parquet")
+        self.labeled_hash = table_hash(labeled)
+
+        def work() -> Mapping[str, Any]:
+            frame, decisions, info = filter_rows(
+                labeled,
+                self.recipe,
+                base=self.base,
+                cache=self.store / "embeddings",
+                on_progress=self.tell,
+            )
+            self.run.write_table("decisions.parquet", decisions)
+            self.run.write_table("curated.parquet", frame)
+            return info
+
+        depends = [self.labeled_hash, self.recipe.filters, self.recipe.embedder, self.recipe.seed]
+        self.stage("curated", "curated.parquet", depends, work)
+
+    def student(self) -> None:
+        curated = self.run.read_table("curated.parquet")
+        section = self.recipe.student.model_dump(mode="json")
+        kept = curated[curated["keep"].astype(bool)]
+        self.student_mark = fingerprint(
+            table_hash(kept), section, self.recipe.seed, self.recipe.task.labels
+        )
+
+        def work() -> Mapping[str, Any]:
+            clear_student(self.run)
+            how: dict[str, Any] = {"base": self.base, "on_progress": self.tell}
+            info = train_student(curated, self.recipe, output=self.run.path / "student", **how)
+            if needs_gold_student(self.recipe, curated):
+                output = self.run.path / "student-gold"
+                info["gold"] = train_student(
+                    curated, self.recipe, output=output, target="gold", **how
+                )
+            return info
+
+        self.stage("student", "student", self.student_mark, work)
+
+    def predictions(self) -> None:
+        labeled = self.run.read_table("labeled.parquet")
+        curated = self.run.read_table("curated.parquet")
+        students = {
+            name: self.run.path / name
+            for name in ("student", "student-gold")
+            if (self.run.path / name).exists()
+        }
+
+        def work() -> Mapping[str, Any]:
+            frame, notes = predict_test_rows(
+                labeled, curated, self.recipe, students=students, on_progress=self.tell
+            )
+            self.run.write_table("predictions.parquet", frame)
+            return {"rows": int(frame["id"].nunique()), "notes": notes}
+
+        depends = [self.student_mark, self.labeled_hash, table_hash(curated)]
+        self.stage("predictions", "predictions.parquet", depends, work)
+
+    def conclude(self) -> Run:
+        """Write run.json, last: a folder that has it is complete."""
+        metrics = score(self.run.read_table("predictions.parquet"), self.recipe)
+        goal, verdict = judge(metrics, self.recipe)
+        curated = self.run.read_table("curated.parquet")
+        facts = {
+            "name": self.recipe.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "curate_version": metadata.version("curate-distill"),
+            "seed": self.recipe.seed,
+            "recipe": self.recipe.resolved(),
+            "recipe_sha256": self.recipe.sha256(),
+            "stages": self.stages,
+            "funnel": _funnel(curated, self.recipe),
+            "balance": _balance(curated),
+            "metrics": {name: metrics[name] for name in SYSTEMS if name in metrics},
+            "goal": goal,
+            "verdict": verdict,
+            "notes": [note for info in self.stages.values() for note in info.get("notes", [])],
+            "versions": _versions(),
+            "machine": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "platform": platform.platform(terse=True),
+            },
+        }
+        self.run.write_text("run.json", json.dumps(facts, indent=1, ensure_ascii=False))
+        return Run(self.run.path, self.stages, metrics, goal, verdict)
+
+
+def _funnel(curated: pd.DataFrame, recipe: Recipe) -> list[dict[str, Any]]:
+    train = curated[curated["split"] == "train"]
+    left = int(train["label"].notna().sum())
+    funnel = [{"stage": "train rows read", "rows": len(train)}, {"stage": "labelled", "rows": left}]
+    for name, _ in recipe.filters:
+        left -= int((train["reason"] == name).sum())
+        funnel.append({"stage": f"after {name}", "rows": left})
+    funnel.append({"stage": "training set", "rows": int(train["keep"].sum())})
+    return funnel
+
+
+def _balance(curated: pd.DataFrame) -> dict[str, dict[str, int]]:
+    labelled = curated[curated["label"].notna()]
+    both = {"before": labelled, "after": labelled[labelled["keep"].astype(bool)]}
+    return {
+        when: {str(k): int(v) for k, v in rows["label"].value_counts().sort_index().items()}
+        for when, rows in both.items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "datasets", "sentence-transformers", "scikit-learn",
+                    "pandas", "polars", "rensa", "openai", "aiohttp", "xllamacpp"):  # fmt: skip
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+_UNTIL = ("examples", "labeled", "curated", "student", "predictions")
+
+
+class Options(TypedDict, total=False):
+    """Options that the verbs share.
+
+    Attributes:
+        output: The run folder; by default ``runs/<recipe's name>``.
+        store: Folder of the teacher's exchanges and of cached embeddings; by default ``.curate``
+            beside the recipe.
+        overrides: ``key=value`` pairs, as given to ``--set``; for a recipe given as a path.
+        train: A pandas or `datasets` object in place of ``data.train``.
+        test: The same in place of ``data.test``.
+        on_progress: Receives each stage's events.
+    """
+
+    output: str | os.PathLike[str] | None
+    store: str | os.PathLike[str] | None
+    overrides: Sequence[str]
+    train: pd.DataFrame | datasets.Dataset | None
+    test: pd.DataFrame | datasets.Dataset | None
+    on_progress: OnProgress | None
+
+
+def label(recipe: RecipeLike, **options: Unpack[Options]) -> Run:
+    """Read the data and label it; writes ``examples.parquet`` and ``labeled.parquet``.
+
+    Raises:
+        ValueError, RuntimeError: With a message that says what to do; see docs/errors.md.
+    """
+    return _go("labeled", recipe, options)
+
+
+def filter(recipe: RecipeLike, **options: Unpack[Options]) -> Run:
+    """Go on to the curated set: ``curated.parquet`` and ``decisions.parquet``."""
+    return _go("curated", recipe, options)
+
+
+def train(recipe: RecipeLike, **options: Unpack[Options]) -> Run:
+    """Go on to the trained student: the folder ``student/``."""
+    return _go("student", recipe, options)
+
+
+def evaluate(recipe: RecipeLike, **options: Unpack[Options]) -> Run:
+    """Go on to metrics on the test rows: ``predictions.parquet`` and ``run.json``."""
+    return _go("predictions", recipe, options)
+
+
+def run(recipe: RecipeLike, **options: Unpack[Options]) -> Run:
+    """Do everything, from reading the data to ``report.html``.
+
+    Args:
+        recipe: A recipe's path, or a recipe as a mapping or :class:`curate.Recipe`. Relative paths
+            in it start at its own folder, or at the working folder where it has none.
+        **options: See :class:`Options`.
+
+    Returns:
+        The run, with its metrics, verdict and files.
+    """
+    done = evaluate(recipe, **options)
+    report(done.folder)
+    return done
+
+
+def report(run: Run | str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` of a complete run folder anew and return its path."""
+    from curate.reports import write_report
+
+    return write_report(run.folder if isinstance(run, Run) else Path(run))
+
+
+def _go(until: str, recipe: RecipeLike, options: Options) -> Run:
+    base = Path.cwd()
+    if isinstance(recipe, Recipe):
+        checked = recipe
+    elif isinstance(recipe, Mapping):
+        checked = parse_recipe(recipe)
+    else:
+        checked = load_recipe(recipe, overrides=options.get("overrides", ()))
+        base = Path(recipe).resolve().parent
+    output, store = options.get("output"), options.get("store")
+    pipeline = _Pipeline(
+        checked,
+        base,
+        RunFolder(output if output is not None else Path("runs") / checked.name),
+        Path(store) if store is not None else base / ".curate",
+        {name: options.get(name) for name in ("train", "test")},
+        options.get("on_progress") or no_progress,
+    )
+    with pipeline.run.locked():
+        pipeline.go(until)
+        if until == "predictions":
+            return pipeline.conclude()
+    return Run(pipeline.run.path, pipeline.stages, {}, [], "")

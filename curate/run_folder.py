@@ -1,0 +1,150 @@
+"""The run folder: one file a stage, each written under a temporary name and renamed.
+
+A stage is identified by a fingerprint of everything it depends on. A stage whose fingerprint and
+output are as they were is not run again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from curate.exceptions import CurateError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STAGES = "stages.json"
+
+
+class RunError(CurateError):
+    """A run folder that cannot be used."""
+
+
+class RunFolder:
+    """A run's files, and which stages are done.
+
+    Args:
+        path: The folder; made when the first file is written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[RunFolder]:
+        """Hold the folder for this process.
+
+        Raises:
+            RunError: If another process holds it, or it cannot be written to.
+        """
+        with _storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(str(self.path / ".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise RunError(
+                    f"the run folder {self.path} is in use by another process: wait for it, or name another "
+                    "folder with --output"
+                ) from None
+        try:
+            yield self
+        finally:
+            lock.release()
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What is recorded of the stages that are done."""
+        try:
+            stages: dict[str, dict[str, Any]] = json.loads((self.path / _STAGES).read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.path / _STAGES} cannot be read ({error}): delete it, and the stages run again "
+                "(the teacher's answers are in the store and are not paid again)"
+            ) from error
+        return stages
+
+    def done(self, stage: str, fingerprint: str, output: str) -> dict[str, Any] | None:
+        """What is recorded of ``stage`` if it need not run again, else None."""
+        record = self.stages().get(stage)
+        if record and record["fingerprint"] == fingerprint and (self.path / output).exists():
+            info: dict[str, Any] = record["info"]
+            return info
+        return None
+
+    def record(self, stage: str, fingerprint: str, info: Mapping[str, Any]) -> None:
+        """Record that ``stage`` is done."""
+        stages = self.stages() | {stage: {"fingerprint": fingerprint, "info": dict(info)}}
+        self.write_text(_STAGES, json.dumps(stages, indent=1, ensure_ascii=False))
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file whole or not at all."""
+        return self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write a Parquet file whole or not at all."""
+        return self._write(name, lambda path: frame.to_parquet(path, index=False))
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read one of the run's Parquet files."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / name)
+
+    def _write(self, name: str, write: Any) -> Path:
+        path = self.path / name
+        temporary = path.with_name(f".{name}.{os.getpid()}.part")
+        with _storage_errors(self.path):
+            try:
+                write(temporary)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return path
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder of the run, if it is there."""
+        path = self.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of JSON-like values, in order."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def table_hash(frame: pd.DataFrame) -> str:
+    """Hash of a table's rows and column names, whatever file it came from."""
+    records = frame.to_json(orient="split", index=False, double_precision=15)
+    return hashlib.sha256(records.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(
+                f"the disk that holds {folder} is full: make room and run the same command again; finished "
+                "stages are kept"
+            ) from error
+        raise RunError(
+            f"the run folder {folder} cannot be written to ({error.strerror or error}): name another with "
+            "--output"
+        ) from error
