@@ -70,7 +70,7 @@ def predict_test_rows(
         if baseline.predictions is None:
             notes.append(f"There is no {name} baseline: {baseline.reason}.")
         else:
-            probabilities = baseline.label_probs or [None] * len(test)
+            probabilities: list[Any] = [*(baseline.label_probs or [None] * len(test))]  # type: ignore[list-item]
             answers[name] = pd.DataFrame(
                 {
                     "prediction": baseline.predictions,

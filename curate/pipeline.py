@@ -229,7 +229,7 @@ class _Pipeline:
             "recipe": self.recipe.resolved(),
             "recipe_sha256": self.recipe.sha256(),
             "stages": self.stages,
-            "funnel": _funnel(curated, self.recipe),
+            "funnel": self.stages["curated"]["funnel"],
             "balance": _balance(curated),
             "metrics": {name: metrics[name] for name in SYSTEMS if name in metrics},
             "goal": goal,
@@ -244,17 +244,6 @@ class _Pipeline:
         }
         self.run.write_text("run.json", json.dumps(facts, indent=1, ensure_ascii=False))
         return Run(self.run.path, self.stages, metrics, goal, verdict)
-
-
-def _funnel(curated: pd.DataFrame, recipe: Recipe) -> list[dict[str, Any]]:
-    train = curated[curated["split"] == "train"]
-    left = int(train["label"].notna().sum())
-    funnel = [{"stage": "train rows read", "rows": len(train)}, {"stage": "labelled", "rows": left}]
-    for name, _ in recipe.filters:
-        left -= int((train["reason"] == name).sum())
-        funnel.append({"stage": f"after {name}", "rows": left})
-    funnel.append({"stage": "training set", "rows": int(train["keep"].sum())})
-    return funnel
 
 
 def _balance(curated: pd.DataFrame) -> dict[str, dict[str, int]]:

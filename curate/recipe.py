@@ -224,7 +224,7 @@ class Recipe(_Section):
 
 def _filter_entry(entry: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
-        name, arguments = entry, {}
+        name, arguments = entry, dict[str, Any]()
     elif isinstance(entry, Mapping) and len(entry) == 1:
         name, arguments = next(iter(entry.items()))
         arguments = {} if arguments is None else arguments

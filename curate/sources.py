@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filters
 from curate.recipe import DataSection
+from curate.splits import limit_rows, refuse_overlap, split_rows
 from curate.tables import SUFFIXES, SourceError, is_null, read_table
 
 if TYPE_CHECKING:
@@ -20,36 +21,11 @@ if TYPE_CHECKING:
 #: Column names that stages write; data may not bring its own under these names.
 RESERVED = frozenset(
     [
-        "id",
-        "input",
-        "choices",
-        "gold",
-        "split",
-        "group",
-        "source",
-        "label",
-        "rationale",
-        "label_probs",
-        "label_source",
-        "off_label_mass",
-        "confidence",
-        "votes",
-        "agreement",
-        "finish_reason",
-        "teacher",
-        "prompt_key",
-        "prompt_tokens",
-        "completion_tokens",
-        "cost_usd",
-        "error",
-        "keep",
-        "reason",
-        "cluster",
-        "weight",
-        "copies",
-        "review",
-        "map_x",
-        "map_y",
+        *("id", "input", "choices", "gold", "split", "group", "source", "label", "rationale"),
+        *("label_probs", "label_source", "off_label_mass", "confidence", "votes", "agreement"),
+        *("finish_reason", "teacher", "prompt_key", "prompt_tokens", "completion_tokens"),
+        *("cost_usd", "error", "keep", "reason", "cluster", "weight", "copies", "review"),
+        *("map_x", "map_y"),
     ]
 )
 
@@ -98,11 +74,14 @@ def load_examples(
             _examples(table, data, task, split if "test" in sources else None, label, keep_columns)
         )
     frame = pd.concat(tables, ignore_index=True)
-    _refuse_repeated_ids(frame, data)
+    _refuse_what_cannot_be_written(frame)
+    frame["id"] = _with_made_ids(frame)
     if "test" not in sources:
-        frame["split"] = _split(frame, data, seed)
-    frame = _without_overlap(frame, data)
-    return _limited(frame, data, seed)
+        frame["split"] = split_rows(frame, data, seed)
+    place = frame["source"] + ", row " + (frame.groupby("source").cumcount() + 1).astype(str)
+    frame = refuse_overlap(frame, data)
+    _refuse_repeated_ids(frame, place)
+    return limit_rows(frame, data, seed)
 
 
 def _beside(source: str, folder: Path) -> str:
@@ -127,31 +106,35 @@ def _examples(
             raise SourceError(
                 f"data.{key} names the column {column!r}, which {source} lacks; it has {', '.join(names)}"
             )
-    inputs = _render(table, names, data, task, source)
-    golds: list[Any] = [None] * len(table)
-    if data.gold is not None:
-        golds = [_gold(v) for v in table[data.gold]]
     choices: list[list[str] | None] = [list(task.labels) if task.labels else None] * len(table)
-    if task.choices:
+    if task.choices and task.choices in names:
         choices = [_options(v, i, task, source) for i, v in enumerate(table[task.choices])]
+    inputs = _render(table, names, data, task, source, choices)
+    golds: list[str | None] = [None] * len(table)
+    if data.gold is not None:
+        golds = [_gold(v, i, data, source) for i, v in enumerate(table[data.gold])]
     _check_golds(golds, choices, data, source)
-    ids = _ids(table, names, data, inputs)
     frame = pd.DataFrame(
         {
-            "id": ids,
-            "input": inputs,
+            "id": pd.Series(_given_ids(table, names, data, source), dtype=object),
+            "input": pd.Series(inputs, dtype=object),
             "choices": pd.Series(choices, dtype=object),
             "gold": pd.Series(golds, dtype=object),
-            "split": split if split else _own_split(table, names),
-            "group": [_plain(v) for v in table[data.group]] if data.group else [None] * len(table),
+            "split": pd.Series(_own_split(table, names, split, source), dtype=object),
+            "group": pd.Series(
+                [_plain(v) for v in table[data.group]] if data.group else [None] * len(table),
+                dtype=object,
+            ),
             "source": source,
         }
     )
-    consumed = {data.gold, data.id, task.choices, "split"} | (task.columns & {"input"})
+    # What the recipe names lives on under the house's names; a reserved name stands in nobody's way then.
+    named = {name for name in (*task.columns, data.group) if name and _is_reserved(name)}
+    consumed = {data.gold, data.id, task.choices, "split", *named} - {*keep_columns}
     for name in names:
         if name in consumed or (name == "id" and data.id is None):
             continue
-        if name in RESERVED and name not in keep_columns:
+        if _is_reserved(name) and (name not in keep_columns or name in frame.columns):
             raise SourceError(
                 f"{source} has a column {name!r}, a name that this toolkit writes to itself: rename it, or "
                 f"add it to data.ignore{', or name it in data.gold' if name == 'label' else ''}"
@@ -161,39 +144,96 @@ def _examples(
     return frame
 
 
-def _own_split(table: pd.DataFrame, names: list[str]) -> Any:
-    return [_plain(v) for v in table["split"]] if "split" in names else [None] * len(table)
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED or name.removeprefix("score_") in filters.FILTERS
+
+
+def _own_split(
+    table: pd.DataFrame, names: list[str], split: str | None, source: str
+) -> list[str | None]:
+    """What the data's own column says; where test rows are named apart, it must not contradict."""
+    if "split" not in names:
+        return [split] * len(table)
+    own = [_plain(v) for v in table["split"]]
+    if split is None:
+        if None in own and any(own):
+            raise SourceError(
+                f"the column 'split' is null in row {own.index(None) + 1} of {source} and not in others: "
+                "fill it in, or add it to data.ignore to have the rows split at random"
+            )
+        return own
+    allowed = ("train", "validation") if split == "train" else ("test",)
+    for i, value in enumerate(own):
+        if value is not None and value not in allowed:
+            raise SourceError(
+                f"{source}, row {i + 1}: data.{split} names these rows, and one says {value!r} in its column "
+                "'split': remove the row, or add the column to data.ignore"
+            )
+    return [value or split for value in own]
 
 
 def _render(
-    table: pd.DataFrame, names: list[str], data: DataSection, task: labelers.Task, source: str
+    table: pd.DataFrame,
+    names: list[str],
+    data: DataSection,
+    task: labelers.Task,
+    source: str,
+    choices: list[list[str] | None],
 ) -> list[str]:
     for column in sorted(task.columns):
         if column not in names:
             near = difflib.get_close_matches(column, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
+            key = "task.choices" if column == task.choices else f"task.template {task.template!r}"
             raise SourceError(
-                f"task.template {task.template!r} names the column {column!r}, which {source} lacks; it has "
+                f"{key} names the column {column!r}, which {source} lacks; it has "
                 f"{', '.join(names)}{hint}"
             )
     used = {name: table[name].tolist() for name in sorted(task.columns)}
+    if task.choices:
+        used[task.choices] = choices
     inputs = []
     for i in range(len(table)):
-        row = {name: column[i] for name, column in used.items()}
-        for name, value in row.items():
-            if is_null(value) or (isinstance(value, str) and not value.strip()):
-                raise SourceError(
-                    f"{source}, row {i + 1}: the column {name!r}, which task.template reads, is null or "
-                    "empty: fill it in or remove the row"
-                )
-        text = task.render(row)
+        place = f"{source}, row {i + 1}"
+        text = _rendered({name: column[i] for name, column in used.items()}, task, place)
         if len(text) > data.max_characters:
             raise SourceError(
-                f"{source}, row {i + 1}: the input has {len(text):,} characters; data.max_characters allows "
+                f"{place}: the input has {len(text):,} characters; data.max_characters allows "
                 f"{data.max_characters:,}: shorten or remove the row, or raise the limit"
             )
         inputs.append(text)
     return inputs
+
+
+def _rendered(row: dict[str, Any], task: labelers.Task, place: str) -> str:
+    """One row's input; an empty cell is as absent as a null one, and may stay where a default is given."""
+    from labelers import TaskError
+
+    for name, value in row.items():
+        if is_null(value) or (isinstance(value, str) and not value.strip()):
+            row[name] = None
+        elif isinstance(value, str) and not _is_whole(value):
+            raise SourceError(
+                f"{place}: the column {name!r} holds half of a surrogate pair, which is no character: "
+                "remove it"
+            )
+    empty = [name for name, value in row.items() if value is None]
+    try:
+        text = task.render(row)
+    except TaskError as error:
+        if not empty:
+            raise SourceError(f"{place}: {error}") from error
+        text = ""
+    if not text.strip() or len(empty) == len(row):
+        raise SourceError(
+            f"{place}: the column {(empty or sorted(row))[0]!r}, which task.template reads, is null or "
+            "empty: fill it in, remove the row, or give a default in the template, {{ name or 'none' }}"
+        )
+    return text
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _plain(value: Any) -> str | None:
@@ -204,7 +244,11 @@ def _plain(value: Any) -> str | None:
     return str(value)
 
 
-def _gold(value: Any) -> str | None:
+def _gold(value: Any, i: int, data: DataSection, source: str) -> str | None:
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        raise SourceError(
+            f"{source}, row {i + 1}: data.gold ({data.gold!r}) is {str(value)[:80]!r}: one label is needed"
+        )
     text = _plain(value)
     return None if text is None or not text.strip() else text
 
@@ -216,13 +260,14 @@ def _options(value: Any, i: int, task: labelers.Task, source: str) -> list[str]:
         except json.JSONDecodeError:
             value = None
     try:
-        options = [str(v) for v in value] if value is not None else []
+        options = [] if value is None or isinstance(value, str) else [str(v) for v in value]
     except TypeError:
         options = []
-    if len(options) < 2:
-        raise SourceError(
-            f"{source}, row {i + 1}: the column {task.choices!r} must hold a list of at least two options"
-        )
+    problem = "" if len(options) >= 2 else "must hold a list of at least two options"
+    if len(set(options)) < len(options):
+        problem = f"holds an option twice: {options}"
+    if problem:
+        raise SourceError(f"{source}, row {i + 1}: the column {task.choices!r} {problem}")
     return options
 
 
@@ -235,100 +280,58 @@ def _check_golds(golds: list[Any], choices: list[Any], data: DataSection, source
             )
 
 
-def _ids(table: pd.DataFrame, names: list[str], data: DataSection, inputs: list[str]) -> list[str]:
+def _given_ids(
+    table: pd.DataFrame, names: list[str], data: DataSection, source: str
+) -> list[str | None]:
     column = data.id or ("id" if "id" in names else None)
-    if column is not None:
-        given = [_plain(v) for v in table[column]]
-        missing = [i for i, value in enumerate(given) if not value]
-        if missing:
-            raise SourceError(
-                f"row {missing[0] + 1}: the column {column!r} is null: give every row an id"
-            )
-        return [str(value) for value in given]
+    if column is None:
+        return [None] * len(table)
+    given = [_plain(v) for v in table[column]]
+    missing = [i for i, value in enumerate(given) if not value]
+    if missing:
+        raise SourceError(
+            f"{source}, row {missing[0] + 1}: the column {column!r} is null: give every row an id, or add "
+            "the column to data.ignore to have ids made from the text"
+        )
+    return given
+
+
+def _with_made_ids(frame: pd.DataFrame) -> list[str]:
+    """Where the data gives no id, a hash of the text, numbered where texts are equal."""
     seen: dict[str, int] = {}
     ids = []
-    for text in inputs:
-        base = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    for given, text in zip(frame["id"], frame["input"], strict=True):
+        if given is not None:
+            ids.append(str(given))
+            continue
+        base = hashlib.sha256(text.encode()).hexdigest()[:16]
         seen[base] = seen.get(base, 0) + 1
         ids.append(base if seen[base] == 1 else f"{base}-{seen[base]}")
     return ids
 
 
-def _refuse_repeated_ids(frame: pd.DataFrame, data: DataSection) -> None:
+def _refuse_repeated_ids(frame: pd.DataFrame, place: pd.Series) -> None:
     repeated = frame["id"].duplicated(keep=False)
     if not repeated.any():
         return
     first = frame.loc[repeated, "id"].iloc[0]
-    places = [
-        f"{frame['source'][i]} (row {i + 1} of all)" for i in frame.index[frame["id"] == first]
-    ]
+    places = [place[i] for i in frame.index[frame["id"] == first]]
     raise SourceError(
         f"the id {first!r} stands {len(places)} times: {'; '.join(places[:3])}. Ids must be unique: correct "
         "them, or add the id column to data.ignore to have ids made from the text"
     )
 
 
-def _split(frame: pd.DataFrame, data: DataSection, seed: int) -> list[str]:
-    if frame["split"].notna().all():
-        unknown = sorted(set(frame["split"]) - {"train", "test", "validation"})
-        if unknown:
+def _refuse_what_cannot_be_written(frame: pd.DataFrame) -> None:
+    """A column of several kinds would fail when the run's first file is written; say so, by name."""
+    import pyarrow as pa
+
+    for name in frame.columns:
+        try:
+            pa.array(frame[name], from_pandas=True)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            reason = str(error.args[0] if error.args else error).rstrip(".")
             raise SourceError(
-                f"the column 'split' holds {unknown[0]!r}: train, test and validation are allowed"
-            )
-        return [str(value) for value in frame["split"]]
-    units = frame["group"].where(frame["group"].notna(), frame["id"])
-    # By hash, so that a row stays on its side when others are added; twins count as one unit.
-    first = dict(
-        zip(reversed([normalised(t) for t in frame["input"]]), reversed(list(units)), strict=True)
-    )
-    if frame["group"].isna().all():
-        units = frame["input"].map(lambda text: first[normalised(text)])
-    return ["test" if _share(unit, seed) < data.test_fraction else "train" for unit in units]
-
-
-def _share(unit: str, seed: int) -> float:
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{unit}".encode()).digest()[:8]) / 2**64
-
-
-def normalised(text: str) -> str:
-    """Text as it is compared for being the same: compatibility forms, case and spacing folded."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _without_overlap(frame: pd.DataFrame, data: DataSection) -> pd.DataFrame:
-    """Refuse, or drop on request, train rows whose text or group is also in test."""
-    test = frame["split"] == "test"
-    if not test.any() or test.all():
-        missing = "test" if not test.any() else "train"
-        raise SourceError(
-            f"there are no {missing} rows: name data.test, set data.test_fraction, or check the column "
-            "'split'"
-        )
-    texts = frame["input"].map(normalised)
-    same_text = ~test & texts.isin(set(texts[test]))
-    same_group = (
-        ~test & frame["group"].notna() & frame["group"].isin(set(frame.loc[test, "group"].dropna()))
-    )
-    overlap = same_text | same_group
-    if not overlap.any():
-        return frame
-    if data.overlap == "drop":
-        return frame[~overlap].reset_index(drop=True)
-    first = frame[overlap].iloc[0]
-    what = "text" if same_text[overlap].iloc[0] else f"group {first['group']!r}"
-    raise SourceError(
-        f"{int(overlap.sum())} train rows are also in test, first {first['id']!r} (same {what}: "
-        f"{first['input'][:60]!r}): a student tested on what it was trained on proves nothing. Remove them, "
-        "or set data.overlap to drop"
-    )
-
-
-def _limited(frame: pd.DataFrame, data: DataSection, seed: int) -> pd.DataFrame:
-    """At most so many rows of each split, drawn by hash: a larger limit keeps the smaller's rows."""
-    keep = frame["id"] == frame["id"]
-    for split, limit in (("train", data.limit), ("test", data.test_limit)):
-        members = frame.index[frame["split"] == split]
-        if limit is not None and len(members) > limit:
-            order = sorted(members, key=lambda i: _share(str(frame["id"][i]), seed + 1))
-            keep[order[limit:]] = False
-    return frame[keep].reset_index(drop=True)
+                f"the column {name!r} holds values of several kinds, or what a table cannot hold ({reason}): "
+                "make them one kind, or add the column to data.ignore"
+            ) from error

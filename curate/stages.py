@@ -12,7 +12,7 @@ import labelers
 from curate.exceptions import CurateError
 from curate.recipe import LlamaCppSection, OpenAISection, Recipe, RecordedSection
 from curate.run_folder import RunFolder
-from curate.sources import normalised
+from curate.splits import normalised
 from curate.tables import read_log
 
 if TYPE_CHECKING:
@@ -189,9 +189,10 @@ def filter_rows(
     frame = pd.DataFrame(result.frame).reset_index(drop=True)
     frame.insert(list(labeled.columns).index("gold"), "gold", rows["gold"].to_numpy())
     info: dict[str, Any] = {
-        "kept": int(frame["keep"].sum()),
-        "dropped": {str(k): int(v) for k, v in frame["reason"].dropna().value_counts().items()},
-        "conflicts": int((result.decisions["verdict"] == "conflict").sum()),
+        "kept": result.counts["kept"],
+        "dropped": result.counts["dropped"],
+        "conflicts": result.counts["conflicts"],
+        "funnel": [{"stage": "train rows read", "rows": len(frame)}, *result.funnel[1:]],
         "warnings": list(result.warnings),
         "clusters": [],
     }

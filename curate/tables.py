@@ -1,16 +1,19 @@
 """Reads a table from wherever it lies, every column as it is.
 
-A source is a file (CSV, TSV, JSONL, JSON, Parquet), a folder of such files, a built-in data set, a
-Hub data set, or a pandas or `datasets` object in memory.
+A source is a file (CSV, TSV, JSONL, JSON, Parquet; text also gzipped), a folder of such files, a
+built-in data set, a Hub data set, or a pandas or `datasets` object in memory.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import gzip
+import io
 import json
-import math
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+SUFFIXES = (*_TEXT_SUFFIXES, ".parquet", *(f"{suffix}.gz" for suffix in _TEXT_SUFFIXES))
+_KINDS = ".csv, .tsv, .jsonl, .ndjson, .json (each also with .gz) or .parquet"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w.\[\]:%+-]+)?$")
 
 
@@ -49,10 +54,17 @@ def read_table(
     import pandas as pd
 
     if isinstance(source, pd.DataFrame):
-        return source.reset_index(drop=True)
+        return _flat(source)
     if hasattr(source, "to_pandas"):
-        frame: pd.DataFrame = source.to_pandas()
-        return frame
+        return _flat(_with_class_names(source.to_pandas(), getattr(source, "features", None)))
+    if not isinstance(source, (str, os.PathLike)):
+        kind = type(source).__name__
+        remedy = (
+            "pass one split, such as dataset['train']"
+            if "Dict" in kind
+            else ("pass a path, a pandas DataFrame or a datasets.Dataset")
+        )
+        raise SourceError(f"a {kind} is no table: {remedy}")
     name = os.fspath(source)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -68,6 +80,29 @@ def read_table(
     raise SourceError(_not_found(name, path))
 
 
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Names as text, and a named index as the columns that it was before."""
+    frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
+    frame.columns = [str(name) for name in frame.columns]
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise SourceError(f"two columns are named {repeated[0]!r}: rename one")
+    return frame
+
+
+def _with_class_names(frame: pd.DataFrame, features: Any) -> pd.DataFrame:
+    """The names of class labels in place of their numbers; -1 is how a hub marks an absent one."""
+    import pandas as pd
+
+    for column, feature in (features or {}).items():
+        if type(feature).__name__ == "ClassLabel":
+            named = [
+                None if is_null(v) or v < 0 else feature.int2str(int(v)) for v in frame[column]
+            ]
+            frame[column] = pd.Series(named, index=frame.index, dtype=object)
+    return frame
+
+
 def _built_in() -> list[str]:
     from curate.offline_data import data_names
 
@@ -80,9 +115,9 @@ def _not_found(name: str, path: Path) -> str:
         near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
     hint = f": did you mean {path.parent / near[0]}?" if near else ""
     return (
-        f"the data {name!r} is neither a file nor a folder{hint}; it may be a path to a "
-        f"{', '.join(SUFFIXES)} file, a folder of these, a Hub id such as org/name, or one of the "
-        f"built-in data sets {', '.join(_built_in())}"
+        f"the data {name!r} is neither a file nor a folder{hint}; it may be the path of a "
+        f"file ({_KINDS}), a folder of these, a Hub id such as org/name, or one of the built-in data "
+        f"sets {', '.join(_built_in())}"
     )
 
 
@@ -91,7 +126,7 @@ def _read_folder(folder: Path, encoding: str) -> pd.DataFrame:
 
     files = sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
     if not files:
-        raise SourceError(f"the folder {folder} holds no {', '.join(SUFFIXES)} file")
+        raise SourceError(f"the folder {folder} holds no {_KINDS} file")
     frames = [_read_file(file, encoding) for file in files]
     first = set(frames[0].columns)
     for file, frame in zip(files, frames, strict=True):
@@ -107,7 +142,7 @@ def _read_folder(folder: Path, encoding: str) -> pd.DataFrame:
 def _read_file(path: Path, encoding: str) -> pd.DataFrame:
     import pandas as pd
 
-    name = path.name.lower()
+    name = path.name.lower().removesuffix(".gz")
     try:
         if path.stat().st_size == 0:
             raise SourceError(f"{path} is empty: it holds no rows")
@@ -117,19 +152,12 @@ def _read_file(path: Path, encoding: str) -> pd.DataFrame:
             frame = _read_jsonl(path, encoding)
         elif name.endswith(".json"):
             frame = _read_json(path, encoding)
-        elif name.endswith(".parquet"):
-            frame = pd.read_parquet(path)
+        elif path.name.lower().endswith(".parquet"):
+            frame = _flat(pd.read_parquet(path))
         else:
-            raise SourceError(f"{path} is of no known kind: name it {', '.join(SUFFIXES)}")
+            raise SourceError(f"{path} is of no known kind: name it {_KINDS}")
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path} is not {encoding}: byte {error.object[error.start]:#04x} at offset {error.start} "
-            "cannot be decoded; set data.encoding (for example latin-1), or save the file as UTF-8"
-        ) from error
-    except LookupError as error:
-        raise SourceError(f"data.encoding is {encoding!r}, which Python does not know") from error
     except (ValueError, ImportError) as error:
         if isinstance(error, CurateError):
             raise
@@ -140,12 +168,35 @@ def _read_file(path: Path, encoding: str) -> pd.DataFrame:
 
 
 def _text(path: Path, encoding: str) -> str:
-    return path.read_bytes().decode(encoding if encoding != "utf-8" else "utf-8-sig")
+    """A file's text, without a byte order mark.
+
+    The encoding's own error is the reader's to correct, so it says where: file and line.
+    """
+    content = path.read_bytes()
+    if path.name.lower().endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error) as error:
+            raise SourceError(
+                f"{path} cannot be read: it is cut off or damaged ({error})"
+            ) from error
+    try:
+        plain = codecs.lookup(encoding).name == "utf-8"
+        return content.decode("utf-8-sig" if plain else encoding)
+    except LookupError as error:
+        raise SourceError(
+            f"data.encoding is {encoding!r}, which is no text encoding that Python knows"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SourceError(
+            f"{path}:{line}: this is not {encoding}: byte {content[error.start]:#04x} at offset "
+            f"{error.start} cannot be decoded; set data.encoding (for example latin-1), or save the file "
+            "as UTF-8"
+        ) from error
 
 
 def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
-    import io
-
     import pandas as pd
 
     # Every cell stays the text it is: "NA" may be a word, and "007" a label. An empty cell is null.
@@ -160,6 +211,12 @@ def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
         raise SourceError(
             f"{path} cannot be parsed: {error}; check its quotes and separators"
         ) from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes the first cells for row names then, and every cell stands one column off.
+        raise SourceError(
+            f"{path}: its rows have more cells than the header: name every column, and put cells "
+            "that hold the separator in quotes"
+        )
     return frame.astype(object).where(frame.notna(), None)
 
 
@@ -212,13 +269,7 @@ def _read_hub(name: str, split: str) -> pd.DataFrame:
             f"{str(error).splitlines()[0] if str(error) else ''}); check the name, `:config`, `@split` "
             "and the network, or name a file"
         ) from error
-    frame: pd.DataFrame = loaded.to_pandas()
-    for column, feature in loaded.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            frame[column] = [
-                None if v is None or v < 0 else feature.int2str(int(v)) for v in frame[column]
-            ]
-    return frame
+    return _with_class_names(loaded.to_pandas(), loaded.features)
 
 
 def read_log(path: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -236,19 +287,27 @@ def read_log(path: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
             f"{path} has the keys {', '.join(sorted(columns))}: each line needs `response`, and `prompt` "
             "or `id`"
         )
-    by: list[dict[str, str]] = []
-    for key in ("id", "prompt"):
-        values = frame[key] if key in columns else [None] * len(frame)
-        by.append(
-            {
-                str(k): str(v)
-                for k, v in zip(values, frame["response"], strict=True)
-                if not is_null(k) and not is_null(v)
-            }
+    by_id: dict[str, str] = {}
+    by_prompt: dict[str, str] = {}
+    for name, found in (("id", by_id), ("prompt", by_prompt)):
+        if name in columns:
+            for i, (key, response) in enumerate(zip(frame[name], frame["response"], strict=True)):
+                if not is_null(key) and not is_null(response):
+                    _take_response(found, str(key), response, f"{path}, row {i + 1}")
+    return by_id, by_prompt
+
+
+def _take_response(found: dict[str, str], key: str, response: Any, place: str) -> None:
+    if not isinstance(response, (str, int, float)):
+        raise SourceError(f"{place}: the response is {str(response)[:80]!r}: a text is needed")
+    if found.setdefault(key, str(response)) != str(response):
+        raise SourceError(
+            f"{place}: {key[:80]!r} stands in an earlier row with another response: keep one"
         )
-    return by[0], by[1]
 
 
 def is_null(value: Any) -> bool:
-    """Whether a cell is empty: None or not-a-number."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether a cell is empty: None, not-a-number, or one of pandas' own nulls."""
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType")

@@ -75,6 +75,11 @@ class Reply:
         return written or ""
 
     @property
+    def has_logprobs(self) -> bool:
+        """Whether token probabilities came with it."""
+        return isinstance(self.choice.get("logprobs"), dict)
+
+    @property
     def finish_reason(self) -> str | None:
         """Why it stopped: ``stop``, ``length``, …"""
         reason = self.choice.get("finish_reason")
@@ -83,8 +88,15 @@ class Reply:
     @property
     def tokens(self) -> tuple[int, int]:
         """Prompt and completion tokens as the server counts them; 0 where it does not say."""
-        usage = self.body.get("usage") or {}
-        return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        usage = self.body.get("usage")
+        if not isinstance(usage, dict):
+            return 0, 0
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        return _count(prompt), _count(completion)
+
+
+def _count(value: object) -> int:
+    return max(value, 0) if isinstance(value, int) else 0
 
 
 @dataclass
@@ -104,6 +116,7 @@ class Asker:
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: dict[bytes, asyncio.Future[Reply]] = field(default_factory=dict)
     _failures_in_a_row: int = 0
+    _logprobs_seen: bool = False
     _paused_until: float = 0.0
     _random: random.Random = field(default_factory=random.Random)
 
@@ -125,7 +138,9 @@ class Asker:
         stored = self.store.get(key)
         if stored is not None:
             self.reused += 1
-            return Reply(stored, key)
+            reply = Reply(stored, key)
+            self._logprobs_seen |= reply.has_logprobs
+            return reply
         twin = self._under_way.get(key)
         if twin is not None:
             # An equal request is being paid for already: wait for its answer.
@@ -135,7 +150,7 @@ class Asker:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._under_way[key] = future
         try:
-            reply = await self._pay(request.path, body, key)
+            reply = await self._pay(request, body, key)
         except BaseException as error:
             if isinstance(error, Exception):
                 future.set_exception(error)
@@ -148,7 +163,7 @@ class Asker:
         future.set_result(reply)
         return reply
 
-    async def _pay(self, path: str, body: bytes, key: bytes) -> Reply:
+    async def _pay(self, request: Request, body: bytes, key: bytes) -> Reply:
         if not self._started:
             async with self._starting:
                 if not self._started:
@@ -160,21 +175,37 @@ class Asker:
             if pause > 0:
                 await asyncio.sleep(pause)
             try:
-                answer = await self.teacher.send(path, body)
-                parsed = _parse(answer)
+                answer = await self.teacher.send(request.path, body)
+                reply = Reply(_parse(answer), key)
                 break
             except RetryableError as error:
                 failures += 1
                 await self._after_failure(failures, error)
+        if "logprobs" in request.body:
+            self._require_logprobs(reply)
         # Nothing is awaited between the answer's arrival and its being stored: a kill loses nothing.
-        self.store.put(key, identity=self._identity, path=path, request=body, response=answer)
+        self.store.put(
+            key, identity=self._identity, path=request.path, request=body, response=answer
+        )
         self._failures_in_a_row = 0
         self.asked += 1
-        reply = Reply(parsed, key)
         prompt_tokens, completion_tokens = reply.tokens
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         return reply
+
+    def _require_logprobs(self, reply: Reply) -> None:
+        """Refuse an answer without the probabilities asked for; stored, it would be stale for good."""
+        if reply.has_logprobs:
+            self._logprobs_seen = True
+            return
+        problem = f"the answer carries no log-probabilities (finish reason: {reply.finish_reason})"
+        if self._logprobs_seen or reply.finish_reason == "content_filter":
+            raise RowError(problem, kind="no_logprobs")
+        raise TeacherError(
+            f"{self.teacher.name} was asked for token probabilities, but {problem}: use mode `cot`, "
+            "or a server that returns logprobs"
+        )
 
     async def _after_failure(self, failures: int, error: RetryableError) -> None:
         self._failures_in_a_row += 1
@@ -217,7 +248,10 @@ def _parse(answer: bytes) -> dict[str, Any]:
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise RetryableError(f"the answer holds no choices: {answer[:80]!r}")
-    if "message" not in choices[0] and "text" not in choices[0]:
+    choice = choices[0]
+    message = choice.get("message")
+    holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
+    if name not in holder or not isinstance(holder[name], str | None):
         raise RetryableError(f"the answer's choice holds no text: {answer[:80]!r}")
     parsed: dict[str, Any] = body
     return parsed
@@ -248,5 +282,17 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+    loop = asyncio.new_event_loop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, ThreadPoolExecutor(1) as pool:
+        work = pool.submit(runner.run, coroutine)
+        try:
+            return work.result()
+        except KeyboardInterrupt:
+            # The user interrupts the thread that waits; the one that works must be told.
+            loop.call_soon_threadsafe(_cancel_all, loop)
+            raise
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -81,6 +81,8 @@ def label(
         TeacherError: If no request can succeed. What was answered before is in the store.
         StoreError: If the store cannot be written.
     """
+    _check(mode, get_args(Mode), "mode")
+    _check(calibration, ("batch", None), "calibration")
     if mode == "score" and not task.closed:
         raise TaskError(
             "mode `score` needs a closed label set, and the task has neither labels nor choices: "
@@ -92,13 +94,22 @@ def label(
         )
     rows = read_rows(dataset, task)
     with ExitStack() as stack:
-        opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        if isinstance(store, Store):
+            opened = store
+            opened.refresh()
+        else:
+            opened = stack.enter_context(Store(store))
         run = _Run(
             task, teacher, rows, opened, limits or Limits(), max_tokens, max_rationale_tokens,
             on_progress,
         )  # fmt: skip
         answers = run_sync(run.all(mode, rationales, calibration))
     return as_dataset(dataset, rows, [_columns(answer, teacher) for answer in answers])
+
+
+def _check(value: object, allowed: tuple[object, ...], name: str) -> None:
+    if value not in allowed:
+        raise TaskError(f"{name} is {value!r}: choose {' or '.join(map(repr, allowed))}")
 
 
 @dataclass
@@ -153,6 +164,8 @@ class _Run:
         self.on_progress = on_progress
         self.answers = [_Answer() for _ in rows]
         self.notes: list[str] = []
+        self.last: Progress | None = None
+        self.without_rationale: list[str] = []
 
     async def all(self, mode: Mode, rationales: bool, calibration: str | None) -> list[_Answer]:
         self.asker = Asker(self.teacher, self.store, self.limits)
@@ -173,7 +186,19 @@ class _Run:
                     await self._phase("rationale", wanted, self._explain)
         finally:
             await self.asker.close()
+        self._conclude()
         return self.answers
+
+    def _conclude(self) -> None:
+        """Tell what is known only at the end."""
+        if failures := self.without_rationale:
+            rows = "1 row has" if len(failures) == 1 else f"{len(failures)} rows have"
+            self.notes.append(f"{rows} no rationale; the first error: {failures[0]}")
+        if damaged := self.store.damaged:
+            lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
+            self.notes.append(f"{lines} of the store {self.store.folder} could not be used")
+        if self.on_progress and self.last and self.notes:
+            self.on_progress(replace(self.last, notes=tuple(self.notes)))
 
     async def _phase(self, phase: str, wanted: Collection[int], work: Any) -> None:
         done = failed = 0
@@ -183,12 +208,17 @@ class _Run:
             answer = self.answers[i]
             try:
                 await work(self.rows[i], answer)
+                failed += answer.error is not None
             except RowError as error:
-                answer.error = f"{error.kind}: {error}"
+                failed += 1
+                if phase == "rationale":  # The label stands.
+                    self.without_rationale.append(f"{error.kind}: {error}")
+                else:
+                    answer.error = f"{error.kind}: {error}"
             done += 1
-            failed += answer.error is not None
             if self.on_progress:
-                self.on_progress(self._snapshot(phase, done, len(wanted), failed))
+                self.last = self._snapshot(phase, done, len(wanted), failed)
+                self.on_progress(self.last)
 
         if wanted:
             await each(list(wanted), one, concurrency=self.teacher.concurrency)
@@ -215,9 +245,9 @@ class _Run:
         reply = await self._ask(row, answer, "cot", max_tokens=self.max_tokens)
         answer.prompt_key = reply.key.hex()
         answer.finish_reason = reply.finish_reason
-        reading = read_answer(reply.text, self.task, row.choices)
-        cut_off = reply.finish_reason == "length" and (reading.label is None or row.choices is None)
-        if cut_off:
+        cut_off = reply.finish_reason == "length"
+        reading = read_answer(reply.text, self.task, row.choices, cut_off=cut_off)
+        if cut_off and (reading.label is None or row.choices is None):
             answer.error = (
                 f"truncated: the answer was cut at {self.max_tokens} tokens before it was complete: "
                 f"{reply.text[:120]!r}"
@@ -261,16 +291,14 @@ class _Run:
         try:
             found = label_mass(read_positions(reply.choice), names, given=given)
         except ProbabilityError as error:
-            raise TeacherError(
-                f"{self.teacher.name} was asked for token probabilities, but {error}: use mode `cot`, "
-                "or a server that returns logprobs"
-            ) from error
+            raise RowError(str(error), kind="no_logprobs") from error
         masses = [mass * scale for mass in found.masses]
         unresolved = 0.0
         for shared in found.shared:
             weight = shared.mass * scale
             if not self.teacher.prefill:
-                unresolved += weight
+                # White space or a quote says nothing of any label: it is off-label, not undecided.
+                unresolved += weight if shared.prefix.strip(" \t\r\n\"'`*(") else 0.0
             elif weight >= _SHARED_MINIMUM and shared.prefix != given:
                 further = await self._ask(row, answer, "score", max_tokens=1, prefix=shared.prefix)
                 more, left = await self._masses(row, answer, further, names, shared.prefix, weight)
@@ -351,7 +379,7 @@ def label_recorded(
     answers = []
     for row, output in zip(rows, outputs, strict=True):
         answer = _Answer()
-        if output is None or (isinstance(output, float) and math.isnan(output)):
+        if output is None or output != output or str(output) == "<NA>":
             answer.error = "missing: no output was recorded for this row"
         else:
             _take(read_answer(str(output), task, row.choices), answer)

@@ -105,6 +105,9 @@ class LlamaCpp:
         params.n_parallel = self.slots
         params.n_ctx = self.context * self.slots
         params.warmup = False
+        # Without this it keeps the state of every finished prompt, up to 8 GB; the beginning that
+        # all prompts share stays in the slots anyway.
+        params.cache_ram_mib = 0
         params.verbosity = -1
         threads = self.threads or os.cpu_count() or 1
         params.cpuparams.n_threads = threads

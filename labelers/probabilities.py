@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 _OPENING = " \t\r\n\"'`*("
 #: Added to a probability before its logarithm is taken.
 _FLOOR = 1e-9
+#: A log-probability may exceed 0 by this much through the server's rounding.
+_ROUNDING = 1e-2
 
 
 class ProbabilityError(ValueError):
@@ -57,32 +59,42 @@ def read_positions(choice: Mapping[str, Any]) -> list[Position]:
     parallel lists with ``top_logprobs`` mappings (plain completions).
 
     Raises:
-        ProbabilityError: If the choice carries no log-probabilities.
+        ProbabilityError: If the choice carries no log-probabilities, or malformed ones.
     """
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, Mapping):
         raise ProbabilityError("the answer carries no log-probabilities")
     content = logprobs.get("content")
-    if isinstance(content, list):
-        return [
-            Position(
-                str(entry["token"]),
-                tuple(
-                    (str(top["token"]), float(top["logprob"]))
-                    for top in entry.get("top_logprobs") or [entry]
-                ),
-            )
-            for entry in content
-        ]
     tokens, tops = logprobs.get("tokens"), logprobs.get("top_logprobs")
-    if not isinstance(tokens, list) or not isinstance(tops, list):
-        raise ProbabilityError("the answer's log-probabilities are in no known format")
-    return [
-        Position(
-            str(token), tuple((str(text), float(value)) for text, value in (top or {}).items())
-        )
-        for token, top in zip(tokens, tops, strict=True)
-    ]
+    try:
+        if isinstance(content, list):
+            return [
+                Position(
+                    str(entry["token"]),
+                    tuple(
+                        _pair(top["token"], top["logprob"])
+                        for top in entry.get("top_logprobs") or [entry]
+                    ),
+                )
+                for entry in content
+            ]
+        if isinstance(tokens, list) and isinstance(tops, list):
+            return [
+                Position(str(token), tuple(_pair(*pair) for pair in (top or {}).items()))
+                for token, top in zip(tokens, tops, strict=True)
+            ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProbabilityError(
+            f"the answer's log-probabilities are malformed ({error}): {str(logprobs)[:120]}"
+        ) from error
+    raise ProbabilityError("the answer's log-probabilities are in no known format")
+
+
+def _pair(text: Any, logprob: Any) -> tuple[str, float]:
+    value = float(logprob)
+    if not value <= _ROUNDING:
+        raise ValueError(f"{value} is no log-probability")
+    return str(text), min(value, 0.0)
 
 
 def label_mass(
@@ -109,7 +121,11 @@ def label_mass(
         on_path: float | None = None
         for text, logprob in position.alternatives:
             mass = math.exp(path_logprob + logprob)
-            found = _begun(path + text, wanted)
+            if not text and (last or text != position.token):
+                # The end of the answer: what stands there is complete, or is no label.
+                found = [i for i, name in enumerate(wanted) if name == _bare(path).rstrip()][:1]
+            else:
+                found = _begun(path + text, wanted)
             if len(found) == 1:
                 masses[found[0]] += mass
             elif found and text == position.token and on_path is None and not last:
@@ -122,9 +138,13 @@ def label_mass(
     return LabelMass(tuple(masses), tuple(shared))
 
 
+def _bare(text: str) -> str:
+    return text.lstrip(_OPENING).casefold()
+
+
 def _begun(candidate: str, wanted: Sequence[str]) -> list[int]:
     """Indices of the labels that an answer beginning with ``candidate`` may turn out to be."""
-    text = candidate.lstrip(_OPENING).casefold()
+    text = _bare(candidate)
     open_ended = [i for i, name in enumerate(wanted) if name.startswith(text) and name != text]
     if any(name == text for name in wanted):
         # Complete, but it may still grow into a longer label ("very" into "very positive").

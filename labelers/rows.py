@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labelers.tasks import LETTERS, Task, TaskError
+from labelers.tasks import LETTERS, Task, TaskError, plain
 
 if TYPE_CHECKING:
     import datasets
@@ -44,9 +44,10 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     """Read the rows of a dataset; the gold column is not among what is read.
 
     Raises:
-        TaskError: If the template names an absent column, an input is not text, or a row's choices
-            are not a list of at least two different texts.
+        TaskError: If the data is no dataset or has some of labeling's own columns, the template names
+            an absent column, an input is not text, or a row's choices are not a list of 2 to 26 texts.
     """
+    _check_dataset(dataset)
     names = list(_column_names(dataset))
     rendered = "input" in names
     needed = ["input"] if rendered else sorted(task.columns)
@@ -68,9 +69,44 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
         text = values["input"] if rendered else task.render(values)
         if not isinstance(text, str):
             raise TaskError(f"row {i} has the input {text!r}, which is not text")
+        if not _is_unicode(text):
+            raise TaskError(f"row {i} has the input {text[:80]!r}, which is not valid Unicode")
         choices = task.labels if options is None else _choices(options[i], i)
         rows.append(Row(text, choices, splits[i] if splits else None))
     return rows
+
+
+def _check_dataset(dataset: Any) -> None:
+    """Refuse, before anything is asked, what cannot become the result's dataset."""
+    names = getattr(dataset, "column_names", getattr(dataset, "columns", None))
+    if names is None or isinstance(names, dict):
+        raise TaskError(
+            f"the data is a {type(dataset).__name__}: give one datasets.Dataset or pandas.DataFrame, "
+            'such as splits["train"]'
+        )
+    clash = [name for name in LABEL_COLUMNS if name in names]
+    if clash and len(clash) < len(LABEL_COLUMNS):
+        raise TaskError(
+            f"the data has a column {clash[0]!r}, which labeling writes: rename it (`gold` for a "
+            "human's label) or remove it"
+        )
+    if not hasattr(dataset, "column_names"):
+        import pyarrow as pa
+
+        try:
+            pa.Table.from_pandas(dataset, preserve_index=False)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise TaskError(
+                f"the data frame holds what a dataset cannot ({error}): give each column one type"
+            ) from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _choices(value: Any, i: int) -> tuple[str, ...]:
@@ -83,6 +119,9 @@ def _choices(value: Any, i: int) -> tuple[str, ...]:
     choices = tuple(value)
     if not 2 <= len(choices) <= len(LETTERS):
         raise TaskError(f"row {i} has {len(choices)} choices: 2 to {len(LETTERS)} are allowed")
+    for choice in choices:
+        if not plain(choice) or not _is_unicode(choice):
+            raise TaskError(f"row {i} has the empty choice {choice!r}: every choice needs a word")
     return choices
 
 

@@ -157,7 +157,8 @@ class Store:
             return
         # One integer instead of a tuple: a hundred thousand entries then take some 15 MB.
         place = (number << (_OFFSET_BITS + _LENGTH_BITS)) | (offset << _LENGTH_BITS) | len(line)
-        self._index.setdefault(key, place)
+        # The later line wins: where the earlier was found damaged, it has been paid for again.
+        self._index[key] = place
 
     def _read(self, key: bytes) -> dict[str, Any] | None:
         place = self._index.get(key)
@@ -167,13 +168,13 @@ class Store:
         offset = (place >> _LENGTH_BITS) & ((1 << _OFFSET_BITS) - 1)
         line = _pread(self._readers[place >> (_OFFSET_BITS + _LENGTH_BITS)], length, offset)
         try:
-            record: dict[str, Any] = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            record = orjson.loads(line)
+            return {name: record[name] for name in Exchange.__dataclass_fields__}
+        except (orjson.JSONDecodeError, KeyError):
             # A line damaged on disk is as good as absent: it is asked again, and counted.
             self.damaged += 1
             del self._index[key]
             return None
-        return record
 
     def get(self, key: bytes) -> dict[str, Any] | None:
         """The stored response body for ``key``, parsed, or None."""
@@ -238,7 +239,8 @@ class Store:
         while True:
             number += 1
             path = self.folder / f"exchanges-{number:04d}.jsonl"
-            lock = filelock.FileLock(str(path) + ".lock")
+            # Taken by the thread that labels, released by the one that closes.
+            lock = filelock.FileLock(str(path) + ".lock", thread_local=False)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:

@@ -13,10 +13,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 AnswerForm = Literal["text", "letter"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+EDGES = " \t\r\n\"'`*_.,;:!()[]"
 
 
 class TaskError(ValueError):
     """A task that cannot be asked as it is written, or a row that its template cannot render."""
+
+
+def plain(text: str) -> str:
+    """What labels and answers are compared by: no case, no punctuation at the edges."""
+    return text.strip(EDGES).casefold()
 
 
 def _letters(choices: Sequence[str]) -> str:
@@ -26,10 +32,18 @@ def _letters(choices: Sequence[str]) -> str:
     )
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("a value that it prints is null; write {{ column or 'a default' }}")
+    return value
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     # Templates come from recipes that people share, so they run sandboxed: no attribute with an
     # underscore, no mutation, and a name that is not a column is an error instead of an empty text.
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, autoescape=False, finalize=_not_null
+    )
     environment.filters["letters"] = _letters
     return environment
 
@@ -90,7 +104,7 @@ class Task:
                 "`labels` for one fixed set, `choices` for a column of options per row"
             )
         if self.labels is not None:
-            _check_labels(self.labels)
+            _check_labels(self.labels, self.form)
         try:
             _ = self._compiled_template
         except jinja2.TemplateSyntaxError as error:
@@ -147,21 +161,31 @@ class Task:
                 f"task.template names a column that the data lacks: {error.message}; the columns "
                 f"are {sorted(row)}"
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except (
+            jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError
+        ) as error:  # fmt: skip
             raise TaskError(
                 f"task.template failed on row {row.get('id', '?')!r}: {error}"
             ) from error
 
 
-def _check_labels(labels: tuple[str, ...]) -> None:
+def _check_labels(labels: tuple[str, ...], form: AnswerForm) -> None:
     if len(labels) < 2:
         raise TaskError(f"task.labels is {list(labels)}: a label set needs at least two labels")
+    if form == "letter" and len(labels) > len(LETTERS):
+        raise TaskError(
+            f"task.labels holds {len(labels)} labels, and there are {len(LETTERS)} letters: leave "
+            "answer_form at `text`"
+        )
     seen: dict[str, str] = {}
     for label in labels:
         if not label.strip():
             raise TaskError("task.labels holds an empty label: give every label a name")
-        # The teacher's answer is compared without regard to case, so two labels must differ in more.
-        twin = seen.setdefault(label.strip().casefold(), label)
+        read = plain(label)
+        if not read:
+            raise TaskError(f"task.labels holds {label!r}, nothing but punctuation: use a word")
+        # Case and punctuation at the edges are no part of an answer: labels must differ in more.
+        twin = seen.setdefault(read, label)
         if twin is not label:
             raise TaskError(
                 f"task.labels holds {twin!r} and {label!r}, which read as the same label"

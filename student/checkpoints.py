@@ -1,0 +1,182 @@
+"""Model folders: read any T5, write a normal Hugging Face folder that loads back unchanged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from student.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["FAMILIES", "check_output", "load_checkpoint", "save_checkpoint"]
+
+FAMILIES = ("t5", "mt5", "umt5")
+"""Values of `model_type` that train and predict here; flan-t5, t5-v1_1 and byt5 are `t5`."""
+
+
+def load_checkpoint(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an encoder-decoder of the T5 family and its tokenizer, in fp32, in evaluation mode.
+
+    `model` is a folder or a Hub id. Raises `CheckpointError` when nothing loads from there,
+    `InputError` when it is a model of another kind.
+    """
+    folder = Path(model)
+    if isinstance(model, Path) and not folder.is_dir():
+        raise CheckpointError(f"no model folder at {model}; give a folder that has a config.json")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{model} has no config.json, so it is not a model folder")
+    try:
+        with _quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(model)
+            if config.model_type not in FAMILIES:
+                raise InputError(
+                    f"{model} is a {config.model_type!r} model; a student is one of "
+                    f"{', '.join(FAMILIES)}, for example google/flan-t5-small"
+                )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+            loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(model)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise CheckpointError(
+            f"cannot load a model from {str(model)!r}: {_first_line(error)}. Give a folder with "
+            "config.json, weights and tokenizer, or a Hub id such as google/flan-t5-small "
+            "(which needs the network the first time)"
+        ) from error
+    _check_tokenizer(str(model), loaded, tokenizer)
+    loaded.float()  # weights stay in fp32 whatever the file holds; autocast saves the time
+    loaded.train(False)
+    return loaded, tokenizer
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    *,
+    texts: Mapping[str, str],
+) -> None:
+    """Write weights, config, tokenizer and `texts` (file name to content) as one folder.
+
+    Everything is written to a temporary folder beside `output`, which is then renamed, so that a
+    folder named `output` is always complete. An earlier student there is replaced.
+    Raises `CheckpointError` when the disk is full or the place cannot be written.
+    """
+    partial: Path | None = None
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        partial.chmod(0o755)
+        with _quiet_transformers():
+            _write_model(model, partial)
+            tokenizer.save_pretrained(partial)
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        _replace_folder(partial, output)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write the student to {output}: {_first_line(error)}. Free some space or "
+            "choose another output folder; nothing was left half written"
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output(output: Path) -> None:
+    """Refuse, before any training, an output that would overwrite something else than a student."""
+    if output.is_file():
+        raise InputError(f"output={str(output)!r} is a file; name a folder")
+    if output.is_dir() and any(output.iterdir()) and not (output / "student.json").is_file():
+        raise InputError(
+            f"output={str(output)!r} holds files that no student wrote (there is no student.json); "
+            "name an empty or new folder"
+        )
+
+
+def _write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Save weights and config such that every transformers version reads the same model.
+
+    In T5's config `tie_word_embeddings` says two things at once: the head shares the embedding
+    matrix, and the decoder's output is scaled by d_model**-0.5. transformers 5 forces the flag to
+    True and keeps the scaling apart; a config saved that way makes older versions (and converters)
+    tie and scale a flan checkpoint, with wrong numbers and no error. So the flag is written as
+    the scaling says, and where it is False both matrices are in the file.
+    """
+    config: Any = model.config
+    scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+    if config.model_type == "mt5":  # transformers 5 never scales it, and hub files are untied
+        scaled = False
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+        state.pop(name, None)  # always the same matrix as shared.weight
+    if not scaled:
+        state["lm_head.weight"] = state["lm_head.weight"].clone()
+    elif torch.equal(state["lm_head.weight"], state["shared.weight"]):
+        state.pop("lm_head.weight")
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    written |= {"tie_word_embeddings": scaled, "dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_tokenizer(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    config: Any = model.config
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"{name}: the tokenizer knows {len(tokenizer)} tokens and the model only "
+            f"{config.vocab_size}; they do not belong together"
+        )
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{name}: its tokenizer names no end or padding token")
+    if config.decoder_start_token_id is None:
+        config.decoder_start_token_id = tokenizer.pad_token_id  # T5 starts decoding from padding
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    if not old.exists():
+        new.rename(old)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{old.name}-old-", dir=old.parent))
+    old.rename(aside / old.name)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing bars and warning that flan is not tied, which is right."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    library: Any = transformers.utils.logging
+    bars = library.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,181 @@
+"""Training rows: read from a dataset, checked, and parted into training and validation."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from student.errors import InputError
+
+__all__ = ["Example", "read_examples", "shared_labels", "split_validation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One training row, read and checked."""
+
+    input: str
+    target: str
+    rationale: str | None = None
+    choices: tuple[str, ...] | None = None
+    weight: float = 1.0
+    copies: int = 1
+    group: str | None = None
+    split: str = "train"
+
+
+def read_examples(data: object, *, target: str = "label") -> tuple[list[Example], dict[str, int]]:
+    """Read training rows from a pandas DataFrame, a `datasets.Dataset` or an iterable of dicts.
+
+    Columns used: `input` and the target column (`label`, the teacher's, or `gold`), and where they
+    exist `rationale`, `choices`, `weight`, `copies`, `group`, `split`, `keep`.
+    Returns the examples and a count of the rows left out, by reason: `test split`, `not kept`
+    (`keep` is false), `no label`, `weight or copies zero`.
+    Raises `InputError` for a missing column, a bad value (with its row), or when nothing is left.
+    """
+    if target not in ("label", "gold"):
+        raise InputError(f"target={target!r} is not known; allowed: 'label' (teacher's), 'gold'")
+    examples: list[Example] = []
+    left_out = {"test split": 0, "not kept": 0, "no label": 0, "weight or copies zero": 0}
+    rows = 0
+    for rows, row in enumerate(_rows(data), start=1):
+        if rows == 1:
+            missing = [name for name in ("input", target) if name not in row]
+            if missing:
+                raise InputError(
+                    f"the data has no column {missing[0]!r}; it has {', '.join(map(str, row))}"
+                )
+        reason = _why_left_out(row, target)
+        if reason is not None:
+            left_out[reason] += 1
+            continue
+        examples.append(_example(row, rows - 1, target))
+        if min(examples[-1].weight, examples[-1].copies) == 0:
+            examples.pop()
+            left_out["weight or copies zero"] += 1
+    if not any(example.split == "train" for example in examples):
+        raise InputError(_nothing_left(rows, left_out, target))
+    return examples, {reason: count for reason, count in left_out.items() if count}
+
+
+def split_validation(
+    examples: Sequence[Example], fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Part training from validation rows; rows of one group, or of equal input, stay together."""
+    given = [example for example in examples if example.split == "validation"]
+    training = [example for example in examples if example.split != "validation"]
+    if given or fraction == 0:
+        return training, given
+    by_group: dict[str, list[Example]] = {}
+    for example in training:
+        by_group.setdefault(example.group or example.input, []).append(example)
+    names = sorted(by_group)
+    random.Random(seed).shuffle(names)
+    wanted, taken = fraction * len(training), set()
+    count = 0
+    for name in names:
+        if count + len(by_group[name]) / 2 <= wanted:  # never more than half a group too many
+            taken.add(name)
+            count += len(by_group[name])
+    if not 0 < count < len(training):
+        raise InputError(
+            f"validation_fraction={fraction} cannot be carved out of {len(training)} rows in "
+            f"{len(names)} groups; give rows with split='validation', or set it to 0"
+        )
+    held = [example for name in names if name in taken for example in by_group[name]]
+    return [e for e in training if (e.group or e.input) not in taken], held
+
+
+def shared_labels(examples: Sequence[Example], labels: Sequence[str] | None) -> list[str] | None:
+    """Return the one label set of all rows, or None; every target must be among its choices."""
+    sets = {example.choices for example in examples}
+    shared = list(labels) if labels is not None else None
+    if labels is None and len(sets) == 1:
+        only = sets.pop()
+        shared = list(only) if only else None
+    for example in examples:
+        allowed = shared if shared is not None else example.choices
+        if allowed is not None and example.target not in allowed:
+            raise InputError(
+                f"the label {example.target!r} of the row {example.input[:60]!r} is not among "
+                f"{list(allowed)}; correct the row or the label set"
+            )
+    return shared
+
+
+def _rows(data: Any) -> Iterable[Mapping[str, Any]]:
+    if hasattr(data, "iter_rows"):  # polars
+        named: Iterable[Mapping[str, Any]] = data.iter_rows(named=True)
+        return named
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
+        rows: Iterable[Mapping[str, Any]] = data.to_dict("records")
+        return rows
+    if isinstance(data, (str, bytes, Mapping)) or not isinstance(data, Iterable):
+        raise InputError(
+            f"data is a {type(data).__name__}; give a pandas DataFrame, a datasets.Dataset or a "
+            "list of dicts"
+        )
+    return data
+
+
+def _why_left_out(row: Mapping[str, Any], target: str) -> str | None:
+    if row.get("split") == "test":
+        return "test split"
+    if not _is_null(row.get("keep")) and not row["keep"]:
+        return "not kept"
+    if _is_null(row.get(target)):
+        return "no label"
+    return None
+
+
+def _example(row: Mapping[str, Any], number: int, target: str) -> Example:
+    weight, copies = row.get("weight"), row.get("copies")
+    weight = 1.0 if _is_null(weight) else float(weight)  # type: ignore[arg-type]
+    copies = 1 if _is_null(copies) else int(copies)  # type: ignore[arg-type]
+    if not (math.isfinite(weight) and weight >= 0) or copies < 0:
+        raise InputError(f"row {number}: weight={weight}, copies={copies}; neither may be negative")
+    choices = row.get("choices")
+    rationale, group = row.get("rationale"), row.get("group")
+    return Example(
+        input=_text(row, "input", number),
+        target=_text(row, target, number),
+        rationale=None if _is_null(rationale) else _text(row, "rationale", number).strip() or None,
+        choices=None if _is_null(choices) else tuple(choices),  # type: ignore[arg-type]
+        weight=weight,
+        copies=copies,
+        group=None if _is_null(group) else str(group),
+        split="validation" if row.get("split") == "validation" else "train",
+    )
+
+
+def _text(row: Mapping[str, Any], column: str, number: int) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise InputError(f"row {number}: {column} is {value!r}; it must be a text")
+    return value
+
+
+def _is_null(value: object) -> bool:
+    """Say whether a cell is empty: None, NaN or pandas' NA."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _nothing_left(rows: int, left_out: Mapping[str, int], target: str) -> str:
+    if rows == 0:
+        return "the training data has no rows"
+    if left_out["no label"] == rows:
+        other = "label" if target == "gold" else "gold"
+        return (
+            f"all {rows} rows have an empty {target!r} column; label them first, or train on the "
+            f"other column with target={other!r}"
+        )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    return (
+        f"no training row is left of {rows} ({reasons or 'all are validation rows'}); "
+        "loosen the filters or give more data"
+    )
