@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -25,8 +26,12 @@ def init(path: str | os.PathLike[str] = "recipe.yaml", *, force: bool = False) -
             f"{target} is there already: name another file, or replace it with --force"
         )
     text = resources.files("curate").joinpath("recipe_template.yaml").read_text("utf-8")
+    temporary = target.with_name(f".{target.name}.part")
     try:
-        target.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CurateError(f"{target} cannot be written: {error.strerror or error}") from error
     return target

@@ -98,6 +98,28 @@ def predict_test_rows(
     return pd.concat(tables, ignore_index=True), notes
 
 
+def write_cards(
+    folder: Path, metrics: dict[str, Any], recipe: Recipe, *, teacher: str, by_people: bool
+) -> None:
+    """Write the students' model cards anew, with what became known after training.
+
+    Raises:
+        student.CheckpointError: If they cannot be written.
+    """
+    import student
+
+    for name in ("student", "student-gold"):
+        if name in metrics:
+            gold = name == "student-gold" or recipe.student.target == "gold"
+            student.write_card(
+                folder / name,
+                task=recipe.task.instruction,
+                data=recipe.data.train,
+                teacher="none, it learned from people" if gold else teacher,
+                metrics=metrics[name] if by_people else None,
+            )
+
+
 def score(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     """Metrics of each system, with 95 % bootstrap intervals over groups where rows are grouped."""
     import student
@@ -130,8 +152,21 @@ def judge(metrics: dict[str, Any], recipe: Recipe) -> tuple[list[dict[str, Any]]
             goal.append(
                 {"metric": metric, "target": target, **value, "met": value["value"] >= target}
             )
-    if not goal:
-        return [], "No goal was set in the recipe (task.goal), so there is no verdict."
+    verdict = (
+        _verdict(goal)
+        if goal
+        else "No goal was set in the recipe (task.goal), so there is no verdict."
+    )
+    rival = metrics.get("tfidf")
+    if rival and reached and rival["accuracy"]["value"] >= reached["accuracy"]["value"]:
+        verdict += (
+            " TF-IDF with logistic regression on the same labels does as well or better: the student "
+            "is not worth its size here."
+        )
+    return goal, verdict
+
+
+def _verdict(goal: list[dict[str, Any]]) -> str:
     parts = []
     for entry in goal:
         sure = (
@@ -146,11 +181,4 @@ def judge(metrics: dict[str, Any], recipe: Recipe) -> tuple[list[dict[str, Any]]
             f"{'reaches' if entry['met'] else 'misses'} {entry['target']:g}{sure}"
         )
     met = all(entry["met"] for entry in goal)
-    verdict = f"The goal is {'met' if met else 'not met'}: " + "; ".join(parts) + "."
-    rival = metrics.get("tfidf")
-    if rival and reached and rival["accuracy"]["value"] >= reached["accuracy"]["value"]:
-        verdict += (
-            " TF-IDF with logistic regression on the same labels does as well or better: the student "
-            "is not worth its size here."
-        )
-    return goal, verdict
+    return f"The goal is {'met' if met else 'not met'}: " + "; ".join(parts) + "."

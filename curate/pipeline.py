@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from curate.evaluation import SYSTEMS, judge, predict_test_rows, score
+from curate.evaluation import SYSTEMS, judge, predict_test_rows, score, write_cards
+from curate.exceptions import CurateError
 from curate.recipe import Recipe, RecordedSection, load_recipe, parse_recipe
+from curate.references import check_models, files_mark
+from curate.run_facts import run_facts
 from curate.run_folder import RunFolder, fingerprint, table_hash
 from curate.sources import load_examples
 from curate.stages import (
     OnProgress,
+    check_filter_columns,
     clear_student,
     filter_rows,
     label_rows,
@@ -92,15 +94,27 @@ class _Pipeline:
         self.stages: dict[str, dict[str, Any]] = {}
 
     def stage(
-        self, name: str, output: str, depends: Any, work: Callable[[], Mapping[str, Any]]
+        self,
+        name: str,
+        output: str,
+        depends: Any,
+        work: Callable[[], Mapping[str, Any]],
+        *,
+        settled: Callable[[Mapping[str, Any]], bool] = lambda info: True,
     ) -> None:
-        """Run a stage unless its output is there and nothing that it depends on has changed."""
+        """Run a stage unless its output is there and nothing that it depends on has changed.
+
+        A former result that is not ``settled`` is made again all the same.
+        """
         mark = fingerprint(_VERSION, name, depends)
         info = self.run.done(name, mark, output)
-        if info is not None:
+        if info is not None and settled(info):
             self.stages[name] = info | {"reused": True}
         else:
             self.tell(name, {"state": "begun"})
+            # What concluded a former run does not hold for files that are about to change.
+            self.run.remove("run.json")
+            self.run.remove("report.html")
             started = time.perf_counter()
             info = dict(work())
             info["seconds"] = round(time.perf_counter() - started, 2)
@@ -110,6 +124,7 @@ class _Pipeline:
 
     def go(self, until: str) -> None:
         """Run the stages in order, ``until`` being the last."""
+        check_models(self.recipe, self.base)
         for name in _UNTIL[: _UNTIL.index(until) + 1]:
             getattr(self, name)()
 
@@ -126,6 +141,7 @@ class _Pipeline:
             keep_columns=(recorded,) if recorded else (),
             **self.tables,
         )
+        check_filter_columns(recipe, frame.columns)
         self.examples_hash = table_hash(frame)
 
         def work() -> Mapping[str, Any]:
@@ -142,7 +158,7 @@ class _Pipeline:
         task = self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal"})
         if isinstance(self.recipe.teacher, RecordedSection) and self.recipe.teacher.log:
             log = self.base / self.recipe.teacher.log
-            teacher["log_bytes"] = log.read_bytes().hex() if log.exists() else None
+            teacher["log_sha256"] = sha256(log.read_bytes()).hexdigest() if log.exists() else None
 
         def work() -> Mapping[str, Any]:
             frame, info = label_rows(
@@ -155,7 +171,14 @@ class _Pipeline:
             self.run.write_table("labeled.parquet", frame)
             return info
 
-        self.stage("labeled", "labeled.parquet", [self.examples_hash, task, teacher], work)
+        if self.recipe.teacher.engine == "llama.cpp":
+            teacher["files"] = files_mark(self.recipe.teacher.model, "teacher", self.base)
+        depends = [self.examples_hash, task, teacher]
+        # Rows that a busy server failed on may be answered now; all others are in the store.
+        self.stage(
+            "labeled", "labeled.parquet", depends, work,
+            settled=lambda info: "server" not in info["errors"],
+        )  # fmt: skip
 
     def curated(self) -> None:
         labeled = self.run.read_table("labeled.parquet")
@@ -173,15 +196,18 @@ class _Pipeline:
             self.run.write_table("curated.parquet", frame)
             return info
 
-        depends = [self.labeled_hash, self.recipe.filters, self.recipe.embedder, self.recipe.seed]
+        embedder = self.recipe.embedder, files_mark(self.recipe.embedder, "embedder", self.base)
+        depends = [self.labeled_hash, self.recipe.filters, embedder, self.recipe.seed]
         self.stage("curated", "curated.parquet", depends, work)
 
     def student(self) -> None:
         curated = self.run.read_table("curated.parquet")
         section = self.recipe.student.model_dump(mode="json")
         kept = curated[curated["keep"].astype(bool)]
+        task = self.recipe.task
+        files = files_mark(self.recipe.student.model, "student", self.base)
         self.student_mark = fingerprint(
-            table_hash(kept), section, self.recipe.seed, self.recipe.task.labels
+            table_hash(kept), section, files, self.recipe.seed, task.labels, task.template
         )
 
         def work() -> Mapping[str, Any]:
@@ -211,7 +237,12 @@ class _Pipeline:
                 labeled, curated, self.recipe, students=students, on_progress=self.tell
             )
             self.run.write_table("predictions.parquet", frame)
-            return {"rows": int(frame["id"].nunique()), "notes": notes}
+            by_people = bool(labeled.loc[labeled["split"] == "test", "gold"].notna().any())
+            return {
+                "rows": int(frame["id"].nunique()),
+                "reference": "gold" if by_people else "teacher",
+                "notes": notes,
+            }
 
         depends = [self.student_mark, self.labeled_hash, table_hash(curated)]
         self.stage("predictions", "predictions.parquet", depends, work)
@@ -220,50 +251,21 @@ class _Pipeline:
         """Write run.json, last: a folder that has it is complete."""
         metrics = score(self.run.read_table("predictions.parquet"), self.recipe)
         goal, verdict = judge(metrics, self.recipe)
-        curated = self.run.read_table("curated.parquet")
-        facts = {
-            "name": self.recipe.name,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "curate_version": metadata.version("curate-distill"),
-            "seed": self.recipe.seed,
-            "recipe": self.recipe.resolved(),
-            "recipe_sha256": self.recipe.sha256(),
-            "stages": self.stages,
-            "funnel": self.stages["curated"]["funnel"],
-            "balance": _balance(curated),
-            "metrics": {name: metrics[name] for name in SYSTEMS if name in metrics},
-            "goal": goal,
-            "verdict": verdict,
-            "notes": [note for info in self.stages.values() for note in info.get("notes", [])],
-            "versions": _versions(),
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "platform": platform.platform(terse=True),
-            },
-        }
+        by_people = self.stages["predictions"]["reference"] == "gold"
+        if not by_people:
+            verdict += " The data has no human labels: this is agreement with the teacher, not correctness."
+        teacher = self.stages["labeled"]["teacher"]
+        write_cards(self.run.path, metrics, self.recipe, teacher=teacher, by_people=by_people)
+        facts = run_facts(
+            self.recipe,
+            stages=self.stages,
+            curated=self.run.read_table("curated.parquet"),
+            metrics={name: metrics[name] for name in SYSTEMS if name in metrics},
+            goal=goal,
+            verdict=verdict,
+        )
         self.run.write_text("run.json", json.dumps(facts, indent=1, ensure_ascii=False))
         return Run(self.run.path, self.stages, metrics, goal, verdict)
-
-
-def _balance(curated: pd.DataFrame) -> dict[str, dict[str, int]]:
-    labelled = curated[curated["label"].notna()]
-    both = {"before": labelled, "after": labelled[labelled["keep"].astype(bool)]}
-    return {
-        when: {str(k): int(v) for k, v in rows["label"].value_counts().sort_index().items()}
-        for when, rows in both.items()
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "datasets", "sentence-transformers", "scikit-learn",
-                    "pandas", "polars", "rensa", "openai", "aiohttp", "xllamacpp"):  # fmt: skip
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 _UNTIL = ("examples", "labeled", "curated", "student", "predictions")
@@ -276,7 +278,7 @@ class Options(TypedDict, total=False):
         output: The run folder; by default ``runs/<recipe's name>``.
         store: Folder of the teacher's exchanges and of cached embeddings; by default ``.curate``
             beside the recipe.
-        overrides: ``key=value`` pairs, as given to ``--set``; for a recipe given as a path.
+        overrides: ``key=value`` pairs, as given to ``--set``.
         train: A pandas or `datasets` object in place of ``data.train``.
         test: The same in place of ``data.test``.
         on_progress: Receives each stage's events.
@@ -339,12 +341,18 @@ def report(run: Run | str | os.PathLike[str]) -> Path:
 
 def _go(until: str, recipe: RecipeLike, options: Options) -> Run:
     base = Path.cwd()
+    overrides = options.get("overrides", ())
     if isinstance(recipe, Recipe):
+        if overrides:
+            raise CurateError(
+                "overrides change a recipe's file or mapping, and this one is checked already: give "
+                "them to load_recipe"
+            )
         checked = recipe
     elif isinstance(recipe, Mapping):
-        checked = parse_recipe(recipe)
+        checked = parse_recipe(recipe, overrides=overrides)
     else:
-        checked = load_recipe(recipe, overrides=options.get("overrides", ()))
+        checked = load_recipe(recipe, overrides=overrides)
         base = Path(recipe).resolve().parent
     output, store = options.get("output"), options.get("store")
     pipeline = _Pipeline(

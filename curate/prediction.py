@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.exceptions import CurateError
-from curate.tables import read_table
+from curate.tables import is_null, read_options, read_table
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+
+    import labelers
 
 
 def predict(
@@ -27,8 +29,8 @@ def predict(
     Args:
         model: The student's folder or Hub id.
         data: Texts as the task's template renders them, or a table (file, folder, Hub id or object
-            in memory) with an ``input`` column or the columns of the template that the student was
-            trained with; ``choices`` is read where labels differ from row to row.
+            in memory) with the columns of the template that the student was trained with, or with a
+            column ``input``; ``choices`` is read where labels differ from row to row.
         output: File to be written as well: ``.csv``, ``.jsonl`` or ``.parquet``.
         on_progress: Receives events with ``done`` and ``total``.
 
@@ -43,15 +45,15 @@ def predict(
 
     import student
 
+    if output is not None:
+        _check_output(Path(output))
     loaded = student.load(os.fspath(model))
     if isinstance(data, Sequence) and not isinstance(data, str):
-        table = pd.DataFrame({"input": [_rendered(loaded, text) for text in data]})
+        inputs, choices = [_rendered(loaded, text) for text in data], None
+        table = pd.DataFrame({"input": inputs})
     else:
         table = read_table(data)
-    inputs = _inputs(table, loaded)
-    choices = None
-    if "choices" in table.columns:
-        choices = [list(c) for c in table["choices"]]
+        inputs, choices = _read_rows(table, loaded)
     answers = student.predict(loaded, inputs, choices=choices, on_progress=on_progress)
     result = pd.concat(
         [table.drop(columns=[c for c in answers.columns if c in table.columns]), answers], axis=1
@@ -61,50 +63,84 @@ def predict(
     return result
 
 
-def _template(loaded: Any) -> str | None:
-    template: str | None = loaded.settings.get("template")
-    return template
+def _task(loaded: Any) -> labelers.Task | None:
+    """The task as far as a student remembers it: the template that rendered its inputs."""
+    import labelers
+
+    template = loaded.settings.get("template")
+    return labelers.Task(instruction="predict", template=template) if template else None
 
 
 def _rendered(loaded: Any, text: str) -> str:
     """A bare text as the student saw texts in training, where its template has one column only."""
-    import labelers
-
-    template = _template(loaded)
-    if template is None:
-        return text
-    task = labelers.Task(instruction="predict", template=template)
-    if len(task.columns) != 1:
+    task = _task(loaded)
+    if task is None or len(task.columns) != 1:
         return text
     return task.render({next(iter(task.columns)): text})
 
 
-def _inputs(table: pd.DataFrame, loaded: Any) -> list[str]:
-    import labelers
+def _read_rows(table: pd.DataFrame, loaded: Any) -> tuple[list[str], list[list[str]] | None]:
+    """Inputs, from the template's columns where they are all there, and each row's own options.
 
-    if "input" in table.columns:
-        return [str(value) for value in table["input"]]
-    template = _template(loaded)
-    if template is None:
+    Where options differ from row to row they stand in ``choices``, or in a column of the template.
+    """
+    task = _task(loaded)
+    names = [str(name) for name in table.columns]
+    if task is None or not task.columns <= set(names):
+        if "input" not in names:
+            wanted = sorted(task.columns - set(names)) if task else []
+            lacks = f"the column {wanted[0]!r}" if wanted else "a column 'input'"
+            reads = f"the student reads {task.template!r}, and " if task else ""
+            raise CurateError(f"{reads}the data lacks {lacks}; its columns are {', '.join(names)}")
+        task = None
+    own_options = bool(loaded.settings.get("choices_differ_by_row"))
+    columns = {name: table[name].tolist() for name in (sorted(task.columns) if task else ["input"])}
+    inputs, choices = [], []
+    for i in range(len(table)):
+        row = {name: column[i] for name, column in columns.items()}
+        if own_options:
+            lists = {name: found for name, v in row.items() if (found := read_options(v))}
+            row |= lists
+            named = read_options(table["choices"][i]) if "choices" in names else None
+            options = named or next(iter(lists.values()), None)
+            if not options:
+                raise CurateError(
+                    f"row {i + 1}: this student chooses among each row's own options: a column 'choices' "
+                    "must hold a list of options"
+                )
+            choices.append(options)
+        inputs.append(_input(row, task, i))
+    return inputs, choices if own_options else None
+
+
+def _input(row: dict[str, Any], task: labelers.Task | None, i: int) -> str:
+    """One row's input, rendered, or as it stands where there is no task."""
+    from labelers import TaskError
+
+    row = {name: None if is_null(value) or value == "" else value for name, value in row.items()}
+    empty = [name for name, value in row.items() if value is None]
+    try:
+        text = task.render(row) if task else str(row["input"] or "")
+    except TaskError as error:
+        if not empty:
+            raise CurateError(f"row {i + 1}: {error}") from error
+        text = ""
+    if not text.strip() or len(empty) == len(row):
         raise CurateError(
-            f"the file has no column 'input'; its columns are {', '.join(map(str, table.columns))}: rename "
-            "the text's column to input"
+            f"row {i + 1}: the column {(empty or sorted(row))[0]!r} is null or empty: fill it in"
         )
-    task = labelers.Task(instruction="predict", template=template)
-    missing = sorted(task.columns - set(table.columns))
-    if missing:
-        raise CurateError(
-            f"the student reads {template!r}, and the file lacks the column {missing[0]!r}; its columns "
-            f"are {', '.join(map(str, table.columns))}"
-        )
-    columns = {name: table[name].tolist() for name in task.columns}
-    return [task.render({n: c[i] for n, c in columns.items()}) for i in range(len(table))]
+    return text
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+        raise CurateError(f"--output {path}: name a .csv, .jsonl or .parquet file")
+    if not path.parent.is_dir():
+        raise CurateError(f"--output {path}: {path.parent} is no folder: make it first")
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     kind = path.suffix.lower()
-    if kind not in (".csv", ".jsonl", ".parquet"):
-        raise CurateError(f"--output {path}: name a .csv, .jsonl or .parquet file")
     temporary = path.with_name(f".{path.name}.part")
     try:
         if kind == ".csv":
@@ -115,5 +151,6 @@ def _write(table: pd.DataFrame, path: Path) -> None:
             table.to_parquet(temporary, index=False)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CurateError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,30 +1,27 @@
-"""The recipe: one YAML file says task, data, teacher, filters and student.
+"""The recipe: one file says task, data, teacher, filters and student.
 
-The only module that knows YAML. A recipe is checked in full before anything costs money; every
-finding names file, line, key, value and remedy.
+A recipe is checked in full before anything costs money; every finding names file, line, key, value
+and remedy.
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import pydantic
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 import filters
 import labelers
-from curate.exceptions import CurateError
-
-
-class RecipeError(CurateError):
-    """A recipe that cannot be run as it is written."""
+from curate.exceptions import RecipeError
+from curate.recipe_checks import find_disagreements, nearest, read_filter
+from curate.recipe_files import Places, may_be_secret, read_recipe, set_value
 
 
 class _Section(BaseModel):
@@ -138,10 +135,22 @@ class OpenAISection(_LabelingSection):
     @classmethod
     def _names_a_variable(cls, value: str | None) -> str | None:
         # A key pasted where its variable's name belongs would end up in run folders.
-        if value is not None and not value.replace("_", "").isalnum():
-            raise ValueError("must be the name of an environment variable, never the key itself")
-        if value is not None and value.startswith("sk"):
-            raise ValueError("must be the name of an environment variable, never the key itself")
+        letters = (value or "A").replace("_", "")
+        if not (letters.isalnum() and letters.isascii() and letters.upper() == letters):
+            raise ValueError(
+                "must be the name of an environment variable in capital letters, such as "
+                "OPENAI_API_KEY, never the key itself"
+            )
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "must hold no name and password, which would be kept with every run: put the key "
+                "into an environment variable and its name into api_key_env"
+            )
         return value
 
 
@@ -187,26 +196,18 @@ class StudentSection(_Section):
 class Recipe(_Section):
     """A whole recipe, checked.
 
-    ``filters`` holds (name, arguments) pairs in the order in which they judge.
+    ``filters`` holds (name, arguments) pairs in the order in which they judge. Without an
+    ``embedder`` there are no clusters and no map.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     task: TaskSection
     data: DataSection
     teacher: TeacherSection
-    filters: list[tuple[str, dict[str, Any]]] = []
-    embedder: str = "all-minilm-l6-v2"
+    filters: list[Annotated[tuple[str, dict[str, Any]], BeforeValidator(read_filter)]] = []
+    embedder: str | None = "all-minilm-l6-v2"
     student: StudentSection = StudentSection()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-
-    @field_validator("filters", mode="before")
-    @classmethod
-    def _name_and_arguments(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            raise ValueError(
-                "must be a list, such as [exact_duplicate, confidence: {minimum: 0.6}]"
-            )
-        return [_filter_entry(entry) for entry in value]
 
     def built_filters(self) -> list[Any]:
         """The filters as :func:`filters.apply` takes them."""
@@ -222,38 +223,6 @@ class Recipe(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _filter_entry(entry: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(entry, str):
-        name, arguments = entry, dict[str, Any]()
-    elif isinstance(entry, Mapping) and len(entry) == 1:
-        name, arguments = next(iter(entry.items()))
-        arguments = {} if arguments is None else arguments
-    elif isinstance(entry, (tuple, list)) and len(entry) == 2:
-        name, arguments = entry
-    else:
-        raise ValueError(f"{entry!r} must be a filter's name, or `name: {{argument: value}}`")
-    if name not in filters.FILTERS:
-        raise ValueError(f"no filter is named {name!r}{_nearest(str(name), filters.FILTERS)}")
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"the arguments of {name} are {arguments!r}: write {{argument: value}}")
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    known = [f for f in filters.FILTERS[name].__dataclass_fields__ if not f.startswith("_")]
-    for argument in arguments:
-        if argument not in known:
-            raise ValueError(f"{name} has no argument {argument!r}{_nearest(str(argument), known)}")
-    try:
-        filters.FILTERS[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(str(error)) from error
-    return str(name), dict(arguments)
-
-
-def _nearest(word: str, known: Any) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(names)}"
-
-
 def load_recipe(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
@@ -265,190 +234,111 @@ def load_recipe(path: str | os.PathLike[str], *, overrides: Sequence[str] = ()) 
     Raises:
         RecipeError: With every finding, one to a line.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(
-            f"the recipe {path} cannot be read: {error.strerror}; `curate init {path}` writes one"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"the recipe {path} is not UTF-8 at byte {error.start}: save it as UTF-8"
-        ) from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeated_keys(node, path)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: this is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: this is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds no recipe; `curate init` writes one to begin with")
-    for override in overrides:
-        _override(values, override)
-    return parse_recipe(values, where=str(path), lines=_lines(node))
+    values, places = read_recipe(path)
+    return parse_recipe(values, where=str(path), places=places, overrides=overrides)
 
 
 def parse_recipe(
     values: Mapping[str, Any],
     *,
     where: str = "recipe",
-    lines: Mapping[tuple[str, ...], int] | None = None,
+    places: Places | None = None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     """Check a recipe given as a mapping.
+
+    Args:
+        values: The recipe's values; left as they are.
+        where: What messages call the recipe.
+        places: Where its keys stand.
+        overrides: As for :func:`load_recipe`.
 
     Raises:
         RecipeError: With every finding, one to a line.
     """
+    changed, places = copy.deepcopy(dict(values)), dict(places or {})
+    for override in overrides:
+        set_value(changed, places, override)
     try:
-        recipe = Recipe.model_validate(dict(values))
+        recipe = Recipe.model_validate(changed)
     except pydantic.ValidationError as error:
-        findings = [_finding(e, where, lines or {}) for e in error.errors()]
-        raise RecipeError("\n".join(dict.fromkeys(findings))) from error
-    try:
-        recipe.task.task()
-    except labelers.TaskError as error:
-        raise RecipeError(f"{where}: {error}") from error
-    _check_demonstrations(recipe, where)
-    return recipe
+        found = [_describe(e) for e in error.errors()]
+    else:
+        found = find_disagreements(recipe)
+        if not found:
+            return recipe
+    messages = [f"{_place(path, where, places)}: {message}" for path, message in found]
+    raise RecipeError("\n".join(dict.fromkeys(messages)))
 
 
-def _check_demonstrations(recipe: Recipe, where: str) -> None:
-    teacher = recipe.teacher
-    if isinstance(teacher, RecordedSection):
-        return
-    if teacher.mode == "score" and not recipe.task.task().closed:
-        raise RecipeError(
-            f"{where}: teacher.mode is 'score', which needs task.labels or task.choices, and the task "
-            "has neither: set teacher.mode to cot"
-        )
-    if teacher.mode == "cot":
-        for number, demonstration in enumerate(recipe.task.demonstrations, 1):
-            if demonstration.rationale is None:
-                raise RecipeError(
-                    f"{where}: task.demonstrations[{number - 1}] has no rationale, and teacher.mode is "
-                    "'cot', which shows one in each: add it, or set teacher.mode to score"
-                )
+def _place(path: tuple[str, ...], where: str, places: Places) -> str:
+    """Where a key stands, or else the nearest key above it that is written."""
+    above = (path[:n] for n in range(len(path), 0, -1))
+    return next((places[key] for key in above if key in places), where)
 
 
-_UNION_TAGS = {"llama.cpp", "openai", "recorded"}
-
-
-def _finding(error: Any, where: str, lines: Mapping[tuple[str, ...], int]) -> str:
-    path = [str(part) for part in error["loc"] if part not in _UNION_TAGS]
-    line = next(
-        (lines[tuple(path[:n])] for n in range(len(path), 0, -1) if tuple(path[:n]) in lines), None
-    )
-    place = f"{where}:{line}" if line else where
-    key = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key!r} (value {_shown(error['input'])}){_nearest_key(path, error)}"
-    if error["type"] == "missing":
-        return f"{place}: the key {key!r} is missing; `curate init` writes a commented example"
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return (
-            f"{place}: teacher.engine must be one of llama.cpp, openai, recorded; the teacher is "
-            + _shown(error["input"])
-        )
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {key} is {_shown(error['input'])}: {message}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _nearest_key(path: list[str], error: Any) -> str:
-    section: Any = Recipe
-    for part in path[:-1]:
-        section = _SECTIONS.get(part, section)
-    if part_of_teacher := (path[:1] == ["teacher"]):
-        section = _TEACHERS.get(next((p for p in error["loc"] if p in _UNION_TAGS), ""), section)
-    del part_of_teacher
-    return _nearest(path[-1], section.model_fields)
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "task": TaskSection,
-    "demonstrations": DemonstrationSection,
-    "data": DataSection,
-    "student": StudentSection,
-    "prices": PricesSection,
+#: Words for what pydantic says in its own.
+_WORDS = {
+    "string_type": "must be a text: write it in quotes",
+    "model_type": "must be keys and values",
+    "model_attributes_type": "must be keys and values",
+    "dict_type": "must be keys and values",
+    "string_pattern_mismatch": "may hold letters, digits, dots, dashes and underscores only, and begins "
+    "with a letter or digit: the run folder bears it",
 }
-_TEACHERS: dict[str, type[BaseModel]] = {
+_ENGINES: dict[str, type[BaseModel]] = {
     "llama.cpp": LlamaCppSection,
     "openai": OpenAISection,
     "recorded": RecordedSection,
 }
 
 
-def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
-    """YAML readers keep the last of two equal keys and say nothing; a recipe must not."""
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise RecipeError(
-                    f"{path}:{line}: the key {key.value!r} is given twice (first on line "
-                    f"{seen[key.value]}): keep one"
-                )
-            seen[key.value] = line
-            _refuse_repeated_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_repeated_keys(value, path)
+def _describe(error: Any) -> tuple[tuple[str, ...], str]:
+    """One of pydantic's errors as the path of its key and a message."""
+    path = tuple(str(part) for part in error["loc"] if part not in _ENGINES)
+    key, value = ".".join(path), error["input"]
+    if error["type"] == "extra_forbidden":
+        shown = _shown(path, value)
+        return (
+            path,
+            f"unknown key {key!r} (value {shown}){nearest(path[-1], _known_keys(error['loc']))}",
+        )
+    if error["type"] == "missing":
+        return path, f"the key {key!r} is missing; `curate init` writes a commented example"
+    if error["type"] == "union_tag_not_found":
+        return path, f"teacher.engine is missing: known are {', '.join(_ENGINES)}"
+    if error["type"] == "union_tag_invalid":
+        engine = value.get("engine")
+        return (*path, "engine"), f"teacher.engine is {engine!r}{nearest(str(engine), _ENGINES)}"
+    if path[-1] == "[key]":
+        *parents, metric, _ = path
+        known = nearest(metric, ["accuracy", "macro_f1"])
+        return path[:-1], f"{'.'.join(parents)}: unknown metric {metric!r}{known}"
+    said = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    return path, f"{key} is {_shown(path, value)}: {_WORDS.get(error['type'], said)}"
 
 
-def _lines(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line number of every key and list item, by its path."""
-    found: dict[tuple[str, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            found[(*prefix, key.value)] = key.start_mark.line + 1
-            found |= _lines(value, (*prefix, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            found[(*prefix, str(number))] = value.start_mark.line + 1
-            found |= _lines(value, (*prefix, str(number)))
-    return found
+def _shown(path: tuple[str, ...], value: Any) -> str:
+    """A value as a message may quote it: short, and never what may be a secret."""
+    if may_be_secret(path[-1]):
+        return "not shown here"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise RecipeError(f"--set {override!r}: write key=value, such as student.epochs=1")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is not YAML: {error}") from error
-    *parents, last = key.strip().split(".")
-    place: Any = values
-    for part in parents:
-        place = _descend(place, part, override)
-    if not isinstance(place, dict):
-        raise RecipeError(f"--set {override!r}: {'.'.join(parents)} holds no keys to be set")
-    place[last] = value
+def _known_keys(place: Sequence[Any]) -> list[str]:
+    """The keys that the section at this place of a recipe has."""
+    section: type[BaseModel] = Recipe
+    for part in place[:-1]:
+        section = _SECTIONS.get(str(part), section)
+    return list(section.model_fields)
 
 
-def _descend(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, dict):
-        if place.get(part) is None:
-            place[part] = {}
-        return place[part]
-    if isinstance(place, list):
-        for i, entry in enumerate(place):
-            if entry == part:
-                place[i] = {part: {}}
-                return place[i][part]
-            if isinstance(entry, dict) and part in entry:
-                entry[part] = {} if entry[part] is None else entry[part]
-                return entry[part]
-        if part.isdecimal() and int(part) < len(place):
-            return place[int(part)]
-    raise RecipeError(f"--set {override!r}: the recipe has no {part!r} there to be changed")
+_SECTIONS: dict[str, type[BaseModel]] = {
+    **_ENGINES,
+    "task": TaskSection,
+    "demonstrations": DemonstrationSection,
+    "data": DataSection,
+    "student": StudentSection,
+    "prices": PricesSection,
+}

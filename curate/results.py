@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+_NONE = "–"
 _NAMES = {
     "majority": "majority class",
     "tfidf": "TF-IDF + logistic regression",
@@ -16,14 +17,14 @@ _NAMES = {
 
 
 def result_table(metrics: Mapping[str, Any]) -> str:
-    """Systems with accuracy and macro-F1, each with its 95 % interval."""
+    """Systems with accuracy and macro-F1 (none for free text), each with its 95 % interval."""
     rows = [("system", "accuracy", "95 % interval", "macro-F1", "95 % interval", "test rows")]
     for name, found in metrics.items():
         accuracy, f1 = found["accuracy"], found["macro_f1"]
         rows.append(
             (
                 _NAMES.get(name, name), f"{accuracy['value']:.1%}", _interval(accuracy),
-                f"{f1['value']:.1%}", _interval(f1), f"{found['n']:,}",
+                f"{f1['value']:.1%}" if f1 else _NONE, _interval(f1) if f1 else _NONE, f"{found['n']:,}",
             )
         )  # fmt: skip
     return _aligned(rows)

@@ -66,9 +66,11 @@ class RunFolder:
         """What is recorded of the stages that are done."""
         try:
             stages: dict[str, dict[str, Any]] = json.loads((self.path / _STAGES).read_text("utf-8"))
+            for record in stages.values():
+                _ = record["fingerprint"], record["info"]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.path / _STAGES} cannot be read ({error}): delete it, and the stages run again "
                 "(the teacher's answers are in the store and are not paid again)"
@@ -97,10 +99,25 @@ class RunFolder:
         return self._write(name, lambda path: frame.to_parquet(path, index=False))
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Read one of the run's Parquet files."""
+        """Read one of the run's Parquet files.
+
+        Raises:
+            RunError: If it is not there, or damaged.
+        """
         import pandas as pd
 
-        return pd.read_parquet(self.path / name)
+        path = self.path / name
+        try:
+            return pd.read_parquet(path)
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{path} is not there: the stage that writes it has not been run; `curate run` does all"
+            ) from error
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"{path} cannot be read ({reason}): delete it, and the stage that writes it runs again"
+            ) from error
 
     def _write(self, name: str, write: Any) -> Path:
         path = self.path / name
@@ -130,8 +147,22 @@ def fingerprint(*parts: Any) -> str:
 
 def table_hash(frame: pd.DataFrame) -> str:
     """Hash of a table's rows and column names, whatever file it came from."""
-    records = frame.to_json(orient="split", index=False, double_precision=15)
-    return hashlib.sha256(records.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    try:
+        content = frame.to_json(orient="split", index=False, double_precision=15).encode()
+    except (UnicodeError, OverflowError):
+        content = _as_arrow(frame)  # images and other bytes, which JSON cannot carry
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _as_arrow(frame: pd.DataFrame) -> bytes:
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filters
 from curate.recipe import DataSection
 from curate.splits import limit_rows, refuse_overlap, split_rows
-from curate.tables import SUFFIXES, SourceError, is_null, read_table
+from curate.tables import SUFFIXES, SourceError, is_null, read_options, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,15 +253,7 @@ def _gold(value: Any, i: int, data: DataSection, source: str) -> str | None:
 
 
 def _options(value: Any, i: int, task: labelers.Task, source: str) -> list[str]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            value = None
-    try:
-        options = [] if value is None or isinstance(value, str) else [str(v) for v in value]
-    except TypeError:
-        options = []
+    options = read_options(value) or []
     problem = "" if len(options) >= 2 else "must hold a list of at least two options"
     if len(set(options)) < len(options):
         problem = f"holds an option twice: {options}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import filters
 import labelers
 from curate.exceptions import CurateError
 from curate.recipe import LlamaCppSection, OpenAISection, Recipe, RecordedSection
+from curate.recipe_checks import needs_embeddings
+from curate.references import resolve_model
 from curate.run_folder import RunFolder
 from curate.splits import normalised
 from curate.tables import read_log
@@ -29,14 +31,8 @@ def no_progress(stage: str, event: Mapping[str, Any]) -> None:
     """Tell nobody."""
 
 
-def resolve_asset(reference: str, kind: Any, base: Path, on_progress: OnProgress) -> str:
-    """A model's local path or Hub id; a relative path starts at the recipe's folder."""
-    from curate import assets
-
-    beside = base / Path(reference).expanduser()
-    if beside.exists():
-        return str(beside)
-    return assets.resolve(reference, kind, on_progress=lambda event: on_progress("assets", event))
+def _fetching(on_progress: OnProgress) -> Callable[[Mapping[str, Any]], None]:
+    return lambda event: on_progress("assets", event)
 
 
 def build_teacher(recipe: Recipe, base: Path, on_progress: OnProgress) -> labelers.Teacher:
@@ -44,7 +40,7 @@ def build_teacher(recipe: Recipe, base: Path, on_progress: OnProgress) -> labele
     section = recipe.teacher
     if isinstance(section, LlamaCppSection):
         return labelers.LlamaCpp(
-            model_path=resolve_asset(section.model, "teacher", base, on_progress),
+            model_path=resolve_model(section.model, "teacher", base, _fetching(on_progress)),
             name=section.model,
             api=section.api,
             slots=section.slots,
@@ -168,16 +164,8 @@ def filter_rows(
 
     rows = labeled[labeled["split"] == "train"].reset_index(drop=True)
     chosen = recipe.built_filters()
-    embeddings = clusters = None
-    needs = any(_needs_embeddings(f) for f in chosen)
-    if len(rows) and (needs or len(rows) <= _MAP_ROWS):
-        embeddings = filters.embed(
-            rows["input"].tolist(),
-            resolve_asset(recipe.embedder, "embedder", base, on_progress),
-            cache=cache,
-            on_progress=lambda event: on_progress("embed", event),
-        )
-        clusters = filters.cluster(embeddings, seed=recipe.seed)
+    embeddings, warnings = _embed(rows["input"].tolist(), chosen, recipe, base, cache, on_progress)
+    clusters = None if embeddings is None else filters.cluster(embeddings, seed=recipe.seed)
     result = filters.apply(
         rows.drop(columns=["gold"]),
         chosen,
@@ -193,7 +181,7 @@ def filter_rows(
         "dropped": result.counts["dropped"],
         "conflicts": result.counts["conflicts"],
         "funnel": [{"stage": "train rows read", "rows": len(frame)}, *result.funnel[1:]],
-        "warnings": list(result.warnings),
+        "warnings": [*result.warnings, *warnings],
         "clusters": [],
     }
     if embeddings is not None and clusters is not None:
@@ -217,9 +205,50 @@ def filter_rows(
     return frame, result.decisions, info
 
 
-def _needs_embeddings(chosen: Any) -> bool:
-    by = getattr(chosen, "by", ())
-    return isinstance(chosen, filters.SemanticDuplicate) or "cluster" in by
+def _embed(
+    texts: list[str],
+    chosen: list[Any],
+    recipe: Recipe,
+    base: Path,
+    cache: Path,
+    on_progress: OnProgress,
+) -> tuple[Any, list[str]]:
+    """Embeddings of the texts, or None, and why there are none where only the map needed them."""
+    from curate.assets import AssetError
+
+    needed = any(needs_embeddings(each) for each in chosen)
+    if recipe.embedder is None or not (needed or len(texts) <= _MAP_ROWS):
+        return None, []
+    try:
+        model = resolve_model(recipe.embedder, "embedder", base, _fetching(on_progress))
+        tell = lambda event: on_progress("embed", event)  # noqa: E731
+        return filters.embed(texts, model, cache=cache, on_progress=tell), []
+    except (AssetError, filters.EmbeddingError) as error:
+        if needed:
+            raise
+        return None, [f"There is no map of clusters, which no filter needed: {error}"]
+
+
+def check_filter_columns(recipe: Recipe, columns: Collection[str]) -> None:
+    """See that the columns which filters name will be there, before the teacher is asked.
+
+    Args:
+        recipe: The recipe.
+        columns: Columns of the examples.
+
+    Raises:
+        CurateError: Naming the filter and the column.
+    """
+    later = {"label", "rationale", "confidence", "label_source", "teacher", "cluster"}
+    there = {*columns, *later} - {"gold"}
+    for i, chosen in enumerate(recipe.built_filters()):
+        for name in (*getattr(chosen, "fields", ()), *getattr(chosen, "by", ())):
+            if name not in there:
+                why = "filters never see" if name == "gold" else "the data lacks"
+                raise CurateError(
+                    f"filters.{i} ({chosen.reason}) names the column {name!r}, which {why}; there will be "
+                    f"{', '.join(sorted(there))}"
+                )
 
 
 def train_student(
@@ -249,15 +278,23 @@ def train_student(
     section = recipe.student
     target = target or section.target
     rows = curated[curated["keep"].astype(bool)]
+    if not (rows["split"] == "train").any():
+        counts = curated["reason"].value_counts()
+        dropped = ", ".join(f"{reason} dropped {count}" for reason, count in counts.items())
+        raise CurateError(
+            f"no training row is left of {int(counts.sum())}: {dropped}. Loosen the filters or see to "
+            "the teacher's labels"
+        )
     if target != "gold":
         rows = rows.drop(columns=["gold"])
     result = student.train(
         rows,
-        model=resolve_asset(section.model, "student", base, on_progress),
+        model=resolve_model(section.model, "student", base, _fetching(on_progress)),
         output=output,
         objective=section.objective,
         target=target,
         labels=recipe.task.labels,
+        template=recipe.task.template,
         alpha=section.alpha,
         epochs=section.epochs,
         batch_size=section.batch_size,

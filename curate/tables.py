@@ -311,3 +311,18 @@ def is_null(value: Any) -> bool:
     if isinstance(value, float):
         return value != value
     return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def read_options(value: Any) -> list[str] | None:
+    """A cell's list of options, which text formats hold as JSON; None if it is none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    if is_null(value) or isinstance(value, (str, Mapping)):
+        return None
+    try:
+        return [str(option) for option in value]
+    except TypeError:
+        return None

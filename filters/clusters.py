@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,15 @@ def _fit(vectors: Vectors, counts: Ints, k: int, seed: int) -> Ints:
         max_iter=50 if small else 10,
         random_state=seed,
     )
-    return np.asarray(means.fit_predict(vectors, sample_weight=counts), dtype=np.int64)
+    with _one_thread(small):
+        return np.asarray(means.fit_predict(vectors, sample_weight=counts), dtype=np.int64)
+
+
+def _one_thread(limited: bool) -> AbstractContextManager[object]:
+    """Keep small work on one thread: its sums then come in one order, and spinning costs more."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(1) if limited else nullcontext()
 
 
 def _largest_first(labels: Ints, place: Ints) -> Ints:
@@ -247,4 +256,5 @@ def _tsne(points: Floats, seed: int) -> Floats:
         max_iter=500,
         random_state=seed,
     )
-    return np.asarray(mapping.fit_transform(points), dtype=np.float64)
+    with _one_thread(True):
+        return np.asarray(mapping.fit_transform(points), dtype=np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from filters.frames import (
 from filters.quality import Confidence
 from filters.rows import (
     Filter,
-    Flags,
     Judgement,
     Matches,
     Objects,
@@ -92,8 +91,12 @@ class Result:
         if self._source is None:
             return datasets.Dataset.from_pandas(self.frame, preserve_index=False)
         ours = [name for name in self.frame.columns if name not in self._source.column_names]
-        table = pa.Table.from_pandas(self.frame[ours], preserve_index=False)
-        added = datasets.Dataset(table.replace_schema_metadata(None))
+        columns = {name: pa.array(self.frame[name]) for name in ours}
+        # pandas keeps text with 64-bit offsets, datasets with 32-bit ones.
+        for name, values in columns.items():
+            if pa.types.is_large_string(values.type):
+                columns[name] = values.cast(pa.string())
+        added = datasets.Dataset(pa.table(columns))
         return datasets.concatenate_datasets([self._source, added], axis=1)
 
 
@@ -133,21 +136,17 @@ def apply(
     if clusters is not None:
         frame["cluster"] = read_clusters(clusters, len(frame))
     vectors = None if embeddings is None else as_vectors(embeddings, len(frame))
-
-    def rows_where(alive: Flags) -> Rows:
-        order = value_order(frame, ids, alive)
-        return Rows(
-            frame=frame,
-            ids=ids,
-            alive=alive,
-            order=order,
-            labels=labels,
-            embeddings=vectors,
-            seed=seed,
-            on_progress=on_progress,
-        )
-
-    rows = rows_where(has_label(frame, labels))
+    order = value_order(frame, ids)
+    rows = Rows(
+        frame=frame,
+        ids=ids,
+        alive=has_label(frame, labels),
+        order=order,
+        labels=labels,
+        embeddings=vectors,
+        seed=seed,
+        on_progress=on_progress,
+    )
     if "input" in frame.columns:
         texts(rows, "input", "apply")  # a null or a number is an error whatever the filters
     reasons = np.full(len(frame), None, dtype=object)
@@ -159,21 +158,20 @@ def apply(
         funnel.append({"stage": "labelled", "rows": int(rows.alive.sum())})
     found: dict[str, Judgement] = {}
     for each in filters:
+        # Rows already dropped come last: none of them can be the one that stays.
+        rows = replace(rows, order=order[np.argsort(~rows.alive[order], kind="stable")])
         judgement = found[each.reason] = each.judge(rows)
         reasons[judgement.dropped] = each.reason
         lines.append(_lines(ids, each.reason, judgement.threshold, judgement.matches))
-        rows = rows_where(rows.alive & ~judgement.dropped)
+        rows = replace(rows, alive=rows.alive & ~judgement.dropped)
         funnel.append({"stage": f"after {each.reason}", "rows": int(rows.alive.sum())})
     funnel.append({"stage": "training set", "rows": int(rows.alive.sum())})
     frame = _annotate(frame, reasons, found)
     decisions = pd.concat(lines, ignore_index=True)
     alarms = [warning for judgement in found.values() for warning in judgement.warnings]
     alarms += find_alarms(frame, decisions, list(found))
-    source = None
-    if not isinstance(dataset, pd.DataFrame):
-        written = {*_OURS, *(f"score_{reason}" for reason in found)}
-        written |= set() if clusters is None else {"cluster"}
-        source = dataset.select_columns([n for n in dataset.column_names if n not in written])
+    written = {*_OURS, *(f"score_{reason}" for reason in found)}
+    written |= set() if clusters is None else {"cluster"}
     return Result(
         frame=frame,
         decisions=decisions,
@@ -181,8 +179,17 @@ def apply(
         funnel=funnel,
         balance={name: _balance(frame, name) for name in _BALANCED if name in frame.columns},
         warnings=alarms,
-        _source=source,
+        _source=_without(dataset, written),
     )
+
+
+def _without(
+    dataset: pd.DataFrame | datasets.Dataset, written: set[str]
+) -> datasets.Dataset | None:
+    """Return the columns of a Dataset that are not ours; None for a frame."""
+    if isinstance(dataset, pd.DataFrame):
+        return None
+    return dataset.select_columns([name for name in dataset.column_names if name not in written])
 
 
 def _lines(ids: Objects, reason: str, threshold: float | None, matches: Matches) -> pd.DataFrame:
@@ -233,7 +240,9 @@ def _count(frame: pd.DataFrame, decisions: pd.DataFrame) -> dict[str, Any]:
 def _balance(frame: pd.DataFrame, name: str) -> dict[str, dict[str, float]]:
     """Count a column's values before and after, and after with weights and copies."""
     labelled = frame[frame["reason"].isna() | (frame["reason"] != _UNLABELLED)]
-    values = sorted({str(value) for value in labelled[name].dropna()})
+    distinct = labelled[name].dropna().unique().tolist()
+    numbers = all(isinstance(value, int | float) for value in distinct)
+    values = [str(value) for value in sorted(distinct, key=None if numbers else str)]
     named = labelled[name].map(str, na_action="ignore")
     kept = named[labelled["keep"]]
     loads = (labelled["weight"] * labelled["copies"])[labelled["keep"]]

@@ -74,15 +74,9 @@ def embed(
     """
     check_number("embed", "batch_size", batch_size, low=1, whole=True, remedy="32 serves most")
     check_choice("embed", "precision", precision, ("auto", "bf16", "fp32"))
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise FilterError(
-                f"embed: text number {position} is {text!r}; it must be a string; "
-                "leave the row out or fill it in"
-            )
     if not len(texts):
         return np.empty((0, 0), dtype=np.float32)
-    keys = [text_key(text) for text in texts]
+    keys = [_key(position, text) for position, text in enumerate(texts)]
     distinct = dict(zip(keys, texts, strict=True))
     identity, load = _identify(model, precision)
     folder = model_folder(Path(cache), identity) if cache is not None else None
@@ -101,10 +95,11 @@ def embed(
             on_progress({"stage": "embed", **counts})
 
     report(0)
-    encode = load(batch_size) if todo else None
-    for start in range(0, len(todo), batch_size * _BATCHES_PER_CHUNK):
-        chunk = todo[start : start + batch_size * _BATCHES_PER_CHUNK]
-        assert encode is not None
+    step = batch_size * _BATCHES_PER_CHUNK
+    encode: _Encode | None = None
+    for start in range(0, len(todo), step):
+        encode = encode or load(batch_size)  # a model that is not needed is not loaded
+        chunk = todo[start : start + step]
         fresh = _checked(encode([distinct[key] for key in chunk]), len(chunk), identity)
         if folder is not None:
             append_vectors(folder, identity, chunk, fresh)
@@ -114,6 +109,21 @@ def embed(
 
 
 _Encode = Callable[[list[str]], NDArray[Any]]
+
+
+def _key(position: int, text: object) -> bytes:
+    if not isinstance(text, str):
+        raise FilterError(
+            f"embed: text number {position} is {text!r}; it must be a string; "
+            "leave the row out or fill it in"
+        )
+    try:
+        return text_key(text)
+    except UnicodeEncodeError as error:
+        raise FilterError(
+            f"embed: text number {position} holds half of a surrogate pair, which is no Unicode "
+            "text; repair it with text.encode('utf-8', 'replace').decode()"
+        ) from error
 
 
 def _identify(model: str | Path | Encoder, precision: str) -> tuple[str, Callable[[int], _Encode]]:

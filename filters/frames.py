@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ def as_frame(dataset: pd.DataFrame | datasets.Dataset) -> pd.DataFrame:
     if isinstance(dataset, pd.DataFrame):
         return dataset.copy(deep=False)
     # `datasets` is slow to import, and whoever holds a Dataset has imported it.
-    if type(dataset).__module__.split(".")[0] == "datasets" and hasattr(dataset, "to_pandas"):
+    library = sys.modules.get("datasets")
+    if library is not None and isinstance(dataset, library.Dataset):
         return pd.DataFrame(dataset.to_pandas())
     raise FilterError(
         f"apply: the dataset is a {type(dataset).__name__}; it must be a pandas DataFrame or a "
@@ -101,11 +103,11 @@ def check_filters(filters: Sequence[Filter], names: Sequence[str]) -> None:
         seen.add(reason)
 
 
-def value_order(frame: pd.DataFrame, ids: Objects, alive: Flags) -> Ints:
+def value_order(frame: pd.DataFrame, ids: Objects) -> Ints:
     """Return row positions, the one most worth keeping first.
 
-    Rows still alive come before rows already dropped; then higher confidence (missing is lowest),
-    having a rationale, longer input, and the id in alphabetical order.
+    Higher confidence comes first (missing is lowest), then having a rationale, then a longer
+    input, then the id in alphabetical order.
     """
     count = len(frame)
     confidence = np.full(count, -np.inf)
@@ -120,7 +122,7 @@ def value_order(frame: pd.DataFrame, ids: Objects, alive: Flags) -> Ints:
         lengths = np.array([len(text) if isinstance(text, str) else 0 for text in frame["input"]])
     alphabetical = np.empty(count, dtype=np.int64)
     alphabetical[np.argsort(ids)] = np.arange(count)
-    return np.lexsort((alphabetical, -lengths, ~reasoned.astype(bool), -confidence, ~alive))
+    return np.lexsort((alphabetical, -lengths, ~reasoned.astype(bool), -confidence))
 
 
 def text_column(values: Sequence[str | None] | Objects) -> pd.Series:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from filters.proposals import Pairs, no_pairs
-from filters.rows import Flags, Floats, Ints, Judgement, Matches, Objects, Rows
+from filters.rows import Flags, Ints, Judgement, Matches, Objects, Rows
 
 Propose = Callable[[Ints], Pairs]
 Check = Callable[[Ints, Ints], Flags]
@@ -72,17 +72,19 @@ def judge_units(
         propose: Given unit numbers in ascending order, returns the similar pairs among them, each
             once and sorted by `worse`.
         threshold: Pairs at or above it, with labels that do not differ, are duplicates.
-        check: Given two arrays of row positions, says which pairs may count at all.
+        check: Given two arrays of row positions, says which pairs may count at all, be it as a
+            duplicate or as a conflict.
     """
     pairs, stays = no_pairs(), units.alive
     subset = np.arange(len(units.rows))
     for _ in range(_ROUNDS):
         fresh = propose(subset)
         pairs = _merge(pairs, fresh, len(units.rows))
-        counts = _agree(units, pairs.worse, pairs.better)
+        counts = np.ones(len(pairs.worse), dtype=bool)
         if check is not None:
-            counts &= check(units.rows[pairs.worse], units.rows[pairs.better])
-        stays = _visit(units, pairs, counts & (pairs.score >= threshold))
+            counts = check(units.rows[pairs.worse], units.rows[pairs.better])
+        alike = counts & _agree(units, pairs.worse, pairs.better)
+        stays = _visit(units, pairs, alike & (pairs.score >= threshold))
         before, subset = subset, np.flatnonzero(stays)
         # Where a crowd hid pairs, look again among those that stay, until nothing more goes.
         if not fresh.cut or np.array_equal(before, subset):
@@ -118,46 +120,50 @@ def _visit(units: Units, pairs: Pairs, hits: Flags) -> Flags:
 def _write(
     rows: Rows, units: Units, pairs: Pairs, counts: Flags, stays: Flags, threshold: float
 ) -> Judgement:
-    """Turn the decision on units into a judgement on rows."""
-    number = len(units.rows)
-    scores, twins = _nearest(pairs, counts & stays[pairs.better], number)
-    best = units.rows[units.unit]
-    double = np.arange(len(rows)) != best
-    kept_twin = double & stays[units.unit]
-    row_scores = np.where(kept_twin, 1.0, scores[units.unit])
+    """Turn the decision on units into a judgement on rows.
+
+    A row that is not its unit's best (a double) has that row's lines and one to that row.
+    """
+    scores = np.zeros(len(units.rows))
+    agree = _agree(units, pairs.worse, pairs.better)
+    staying = counts & agree & stays[pairs.better]
+    np.maximum.at(scores, pairs.worse[staying], pairs.score[staying])
+    double = np.arange(len(rows)) != units.rows[units.unit]
+    row_scores = np.where(double & stays[units.unit], 1.0, scores[units.unit])
     dropped: Flags = rows.alive & (row_scores >= threshold)
 
     verdict = np.full(len(pairs.worse), "keep", dtype=object)
-    high = pairs.score >= threshold
-    verdict[high & counts & stays[pairs.better] & units.alive[pairs.worse]] = "drop"
-    differ = ~_agree(units, pairs.worse, pairs.better)
-    verdict[high & differ & stays[pairs.worse] & stays[pairs.better]] = "conflict"
-    few = _few_lines(pairs, verdict)
+    high = counts & (pairs.score >= threshold)
+    verdict[high & staying] = "drop"
+    verdict[high & ~agree & stays[pairs.worse] & stays[pairs.better]] = "conflict"
 
-    # A double's line names the row that stays: its own unit's best, or what that one gave way to.
+    few = _few_lines(pairs, verdict)
+    member, line = _members(units, pairs.worse[few])
+    theirs = verdict[few][line]
+    # A dead row cannot be dropped again, and of a conflict only the rows that stay are part.
+    idle = ((theirs == "drop") & ~rows.alive[member]) | ((theirs == "conflict") & double[member])
+    theirs[idle] = "keep"
     doubles = np.flatnonzero(double)
-    unit = units.unit[doubles]
-    gone = units.alive[unit] & ~stays[unit]
+    own = dropped[doubles] & stays[units.unit[doubles]]
     matches = Matches(
-        row=np.concatenate([units.rows[pairs.worse[few]], doubles]),
+        row=np.concatenate([member, doubles]),
         related=np.concatenate(
-            [units.rows[pairs.better[few]], units.rows[np.where(gone, twins[unit], unit)]]
+            [units.rows[pairs.better[few]][line], units.rows[units.unit[doubles]]]
         ),
-        score=np.concatenate([pairs.score[few], np.where(gone, scores[unit], 1.0)]),
-        verdict=np.concatenate([verdict[few], np.where(dropped[doubles], "drop", "keep")]),
+        score=np.concatenate([pairs.score[few][line], np.ones(len(doubles))]),
+        verdict=np.concatenate([theirs, np.where(own, "drop", "keep")]),
     )
     return Judgement(scores=row_scores, dropped=dropped, threshold=threshold, matches=matches)
 
 
-def _nearest(pairs: Pairs, counts: Flags, number: int) -> tuple[Floats, Ints]:
-    """Return each unit's highest score among the pairs that count (0 if none), and that twin."""
-    scores = np.zeros(number)
-    twins = np.full(number, -1, dtype=np.int64)
-    worse, better, score = pairs.worse[counts], pairs.better[counts], pairs.score[counts]
-    order = np.lexsort((-better, score, worse))  # the last one written wins: the highest score
-    scores[worse[order]] = score[order]
-    twins[worse[order]] = better[order]
-    return scores, twins
+def _members(units: Units, wanted: Ints) -> tuple[Ints, Ints]:
+    """Return all rows of the units in `wanted`, and for each the position in `wanted`."""
+    by_unit = np.argsort(units.unit, kind="stable")
+    sizes = np.bincount(units.unit, minlength=len(units.rows))
+    starts = np.cumsum(sizes) - sizes
+    line = np.repeat(np.arange(len(wanted)), sizes[wanted])
+    first = np.repeat(np.cumsum(sizes[wanted]) - sizes[wanted], sizes[wanted])
+    return by_unit[starts[wanted[line]] + np.arange(len(line)) - first], line
 
 
 def _few_lines(pairs: Pairs, verdict: Objects) -> Ints:

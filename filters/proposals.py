@@ -55,10 +55,19 @@ def sign(sets: ShingleSets, permutations: int, seed: int) -> NDArray[np.uint32]:
     """Return MinHash signatures, shape (n, permutations)."""
     from rensa import RMinHash
 
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(
-        sets.hashes, sets.offsets.astype(np.uint64), permutations, seed
-    )
-    return np.array(digests.to_rows(), dtype=np.uint32).reshape(-1, permutations)
+    count = len(sets.offsets) - 1
+    signatures = np.empty((count, permutations), dtype=np.uint32)
+    for start in range(0, count, 10_000):  # in parts, since they come as lists of Python integers
+        stop = min(start + 10_000, count)
+        first, last = sets.offsets[start], sets.offsets[stop]
+        digests = RMinHash.digest_matrix_from_flat_token_hashes(
+            sets.hashes[first:last],
+            (sets.offsets[start : stop + 1] - first).astype(np.uint64),
+            permutations,
+            seed,
+        )
+        signatures[start:stop] = digests.to_rows()
+    return signatures
 
 
 def propose_by_bands(

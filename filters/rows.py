@@ -30,7 +30,7 @@ class Rows:
         ids: The rows' ids, shape (n,).
         alive: True where no earlier filter has dropped the row, shape (n,).
         order: Row positions, the row most worth keeping first, rows already dropped last,
-            shape (n,). See `value_order`.
+            shape (n,).
         labels: The teacher's labels, None where missing, shape (n,); None without such a column.
         embeddings: L2-normalised vectors, shape (n, d), or None.
         seed: Seed for whatever a filter draws at random.

@@ -148,6 +148,8 @@ def _has_rival(rest: str, place: int, task: Task, choices: Sequence[str]) -> boo
     """Whether the answer's clause goes on to name another label."""
     end = _CLAUSE.search(rest)
     clause = rest[: end.start()] if end else rest
+    if not clause.strip():
+        return False
     if task.form == "letter":
         letters = {LETTERS.index(letter) for letter in _BRACKETED.findall(clause)}
         if letters - {place}:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -224,13 +225,15 @@ class Asker:
             return
         await asyncio.sleep(self.limits.delay(failures, self._random))
 
-    def progress(self, phase: str, done: int, total: int, failed: int) -> Progress:
+    def progress(
+        self, phase: str, done: int, total: int, failed: int, notes: Sequence[str] = ()
+    ) -> Progress:
         """A snapshot to be shown."""
         prices = self.teacher.prices
         cost = prices.cost(self.prompt_tokens, self.completion_tokens) if prices else None
         return Progress(
             phase, done, total, self.asked, self.reused, self.retries, failed,
-            self.prompt_tokens, self.completion_tokens, cost,
+            self.prompt_tokens, self.completion_tokens, cost, tuple(notes),
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -283,14 +286,21 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         return asyncio.run(coroutine)
     loop = asyncio.new_event_loop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner, ThreadPoolExecutor(1) as pool:
-        work = pool.submit(runner.run, coroutine)
-        try:
-            return work.result()
-        except KeyboardInterrupt:
-            # The user interrupts the thread that waits; the one that works must be told.
+
+    def work() -> T:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(coroutine)
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result()
+    except KeyboardInterrupt:
+        # It is the thread that waits which is interrupted; the one that works must be told.
+        with suppress(RuntimeError):  # its loop may just have ended
             loop.call_soon_threadsafe(_cancel_all, loop)
-            raise
+        raise
+    finally:
+        pool.shutdown()
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

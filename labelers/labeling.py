@@ -14,9 +14,15 @@ import numpy as np
 from labelers.answers import Reading, read_answer, read_rationale
 from labelers.asking import Asker, OnProgress, Progress, Reply, each, run_sync
 from labelers.limits import Limits
-from labelers.probabilities import BatchCalibration, ProbabilityError, label_mass, read_positions
+from labelers.probabilities import (
+    OPENING,
+    BatchCalibration,
+    ProbabilityError,
+    label_mass,
+    read_positions,
+)
 from labelers.prompts import Kind, build_request
-from labelers.rows import Row, as_dataset, read_rows
+from labelers.rows import Row, as_dataset, read_rows, refuse_clash
 from labelers.store import Store
 from labelers.tasks import LETTERS, Task, TaskError
 from labelers.teachers import RowError, Teacher, TeacherError
@@ -93,6 +99,7 @@ def label(
             f"mode `score` needs token probabilities, which {teacher.name} does not give: use mode `cot`"
         )
     rows = read_rows(dataset, task)
+    refuse_clash(dataset)
     with ExitStack() as stack:
         if isinstance(store, Store):
             opened = store
@@ -217,14 +224,11 @@ class _Run:
                     answer.error = f"{error.kind}: {error}"
             done += 1
             if self.on_progress:
-                self.last = self._snapshot(phase, done, len(wanted), failed)
+                self.last = self.asker.progress(phase, done, len(wanted), failed, self.notes)
                 self.on_progress(self.last)
 
         if wanted:
             await each(list(wanted), one, concurrency=self.teacher.concurrency)
-
-    def _snapshot(self, phase: str, done: int, total: int, failed: int) -> Progress:
-        return replace(self.asker.progress(phase, done, total, failed), notes=tuple(self.notes))
 
     async def _ask(self, row: Row, answer: _Answer, kind: Kind, **how: Any) -> Reply:
         request = build_request(
@@ -266,7 +270,7 @@ class _Run:
         reply = await self._ask(row, answer, "score", max_tokens=most)
         answer.prompt_key = reply.key.hex()
         answer.finish_reason = reply.finish_reason
-        masses, unresolved = await self._masses(row, answer, reply, names, "", 1.0)
+        masses, unresolved = await self._masses(row, answer, reply, names)
         total = sum(masses)
         if unresolved > _SHARED_MAXIMUM:
             raise RowError(
@@ -285,23 +289,42 @@ class _Run:
         _take_likeliest(answer, row.choices)
 
     async def _masses(
-        self, row: Row, answer: _Answer, reply: Reply, names: list[str], given: str, scale: float
+        self,
+        row: Row,
+        answer: _Answer,
+        reply: Reply,
+        names: list[str],
+        given: str = "",
+        scale: float = 1.0,
+        depth: int = 1,
     ) -> tuple[list[float], float]:
         """Mass per label and mass left undecided, following beginnings that labels share."""
         try:
-            found = label_mass(read_positions(reply.choice), names, given=given)
+            positions = read_positions(reply.choice, asked=self.teacher.top_logprobs)
+            found = label_mass(positions, names, given=given)
         except ProbabilityError as error:
             raise RowError(str(error), kind="no_logprobs") from error
+        if (hidden := found.unreadable * scale) > _SHARED_MAXIMUM:
+            raise RowError(
+                f"up to {hidden:.0%} of the probability is on parts of characters, which the server shows "
+                f"as empty text, and labels such as {max(names, key=len)!r} may begin with them: use "
+                "answer_form: letter, or labels in plain ASCII",
+                kind="ambiguous",
+            )
         masses = [mass * scale for mass in found.masses]
         unresolved = 0.0
         for shared in found.shared:
             weight = shared.mass * scale
             if not self.teacher.prefill:
                 # White space or a quote says nothing of any label: it is off-label, not undecided.
-                unresolved += weight if shared.prefix.strip(" \t\r\n\"'`*(") else 0.0
-            elif weight >= _SHARED_MINIMUM and shared.prefix != given:
+                unresolved += weight if shared.prefix.strip(OPENING) else 0.0
+            elif depth == _LONGEST_LABEL_TOKENS:
+                unresolved += weight
+            elif weight >= _SHARED_MINIMUM:
                 further = await self._ask(row, answer, "score", max_tokens=1, prefix=shared.prefix)
-                more, left = await self._masses(row, answer, further, names, shared.prefix, weight)
+                more, left = await self._masses(
+                    row, answer, further, names, shared.prefix, weight, depth + 1
+                )
                 masses = [a + b for a, b in zip(masses, more, strict=True)]
                 unresolved += left
         return masses, unresolved
@@ -352,6 +375,10 @@ def _take_likeliest(answer: _Answer, choices: Sequence[str]) -> None:
     assert math.isfinite(answer.confidence)
 
 
+def _is_missing(output: object) -> bool:
+    return output is None or type(output).__name__ == "NAType" or output != output
+
+
 def label_recorded(
     dataset: datasets.Dataset | pd.DataFrame,
     task: Task,
@@ -379,7 +406,7 @@ def label_recorded(
     answers = []
     for row, output in zip(rows, outputs, strict=True):
         answer = _Answer()
-        if output is None or output != output or str(output) == "<NA>":
+        if _is_missing(output):
             answer.error = "missing: no output was recorded for this row"
         else:
             _take(read_answer(str(output), task, row.choices), answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,6 +109,8 @@ class LlamaCpp:
         # Without this it keeps the state of every finished prompt, up to 8 GB; the beginning that
         # all prompts share stays in the slots anyway.
         params.cache_ram_mib = 0
+        # It also listens on a free port of this machine: nobody else is to use it or see the texts.
+        params.api_keys = [secrets.token_hex(16)]
         params.verbosity = -1
         threads = self.threads or os.cpu_count() or 1
         params.cpuparams.n_threads = threads

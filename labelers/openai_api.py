@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,6 +63,19 @@ class OpenAICompatible:
                 f"teacher.base_url is {self.base_url!r}: it must begin with http:// or https://, "
                 "for example http://127.0.0.1:8000/v1"
             )
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            # Not quoted: it is likely to be the key itself.
+            raise TeacherError(
+                "teacher.api_key_env must be the name of an environment variable in capital letters, "
+                "such as OPENAI_API_KEY, never the key itself"
+            )
+        authority = self.base_url.split("/")[2]
+        if "@" in authority:
+            # It would be shown in errors, and logged by the server.
+            raise TeacherError(
+                f"teacher.base_url of {authority.rpartition('@')[2]} holds a user name or password: "
+                "leave it out, and name a variable with the key in teacher.api_key_env"
+            )
         self.name = self.name or self.model
 
     @property
@@ -105,6 +119,11 @@ class OpenAICompatible:
             raise TeacherError(
                 f"the environment variable {variable} holds no key for {self.base_url}: run "
                 f"`export {variable}=...`, or set teacher.base_url to a server that needs none"
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise TeacherError(
+                f"the environment variable {variable} holds a line break or another character that "
+                "no key has: set it to the key alone"
             )
         return key
 
@@ -175,7 +194,9 @@ class OpenAICompatible:
         try:
             parsed = orjson.loads(body)
             error = parsed.get("error", parsed)
-            text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+            if isinstance(error, dict):  # `detail` is FastAPI's, which vLLM is built on.
+                error = error.get("message") or error.get("detail") or error
+            text = str(error)
         except (orjson.JSONDecodeError, AttributeError):
             pass
         text = " ".join(text.split())

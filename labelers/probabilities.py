@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_OPENING = " \t\r\n\"'`*("
+#: What may stand before a label in an answer and is no part of it.
+OPENING = " \t\r\n\"'`*("
 #: Added to a probability before its logarithm is taken.
 _FLOOR = 1e-9
 #: A log-probability may exceed 0 by this much through the server's rounding.
@@ -25,10 +26,14 @@ class ProbabilityError(ValueError):
 
 @dataclass(frozen=True)
 class Position:
-    """One generated token and the alternatives at its place, as (text, log-probability) pairs."""
+    """One generated token and the alternatives at its place, as (text, log-probability) pairs.
+
+    ``merged`` says that tokens of equal text hide one another: they came as a mapping by text.
+    """
 
     token: str
     alternatives: tuple[tuple[str, float], ...]
+    merged: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,24 @@ class LabelMass:
     """What one answer's positions say about each label.
 
     ``masses`` (one per label) and the masses of ``shared`` add up to at most 1; the rest went to
-    other words or lay beyond the alternatives returned.
+    other words or lay beyond the alternatives returned. Of that rest, up to ``unreadable`` may belong
+    to labels after all: it is on tokens that are a part of a character, which have no text.
     """
 
     masses: tuple[float, ...]
     shared: tuple[Shared, ...] = ()
+    unreadable: float = 0.0
 
 
-def read_positions(choice: Mapping[str, Any]) -> list[Position]:
+def read_positions(choice: Mapping[str, Any], *, asked: int | None = None) -> list[Position]:
     """Read the positions out of one choice of a response body.
 
     Both wire formats are understood: ``logprobs.content`` (chat, and llama.cpp everywhere) and
     parallel lists with ``top_logprobs`` mappings (plain completions).
+
+    Args:
+        choice: The choice.
+        asked: Alternatives asked for per position; a mapping that holds fewer hides some.
 
     Raises:
         ProbabilityError: If the choice carries no log-probabilities, or malformed ones.
@@ -80,7 +91,11 @@ def read_positions(choice: Mapping[str, Any]) -> list[Position]:
             ]
         if isinstance(tokens, list) and isinstance(tops, list):
             return [
-                Position(str(token), tuple(_pair(*pair) for pair in (top or {}).items()))
+                Position(
+                    str(token),
+                    tuple(_pair(*pair) for pair in (top or {}).items()),
+                    merged=asked is None or len(top or ()) < asked,
+                )
                 for token, top in zip(tokens, tops, strict=True)
             ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -115,6 +130,7 @@ def label_mass(
     wanted = [name.strip().casefold() for name in names]
     masses = [0.0] * len(names)
     shared: list[Shared] = []
+    unreadable = 0.0
     path, path_logprob = given, 0.0
     for number, position in enumerate(positions):
         last = number == len(positions) - 1
@@ -132,14 +148,41 @@ def label_mass(
                 on_path = logprob
             elif found:
                 shared.append(Shared(path + text, tuple(found), mass))
+        if _goes_on_beyond_ascii(path, wanted):
+            unreadable += math.exp(path_logprob) * _unreadable(position, on_path)
         if on_path is None:
             break
         path, path_logprob = path + position.token, path_logprob + on_path
-    return LabelMass(tuple(masses), tuple(shared))
+    return LabelMass(tuple(masses), tuple(shared), unreadable)
+
+
+def _goes_on_beyond_ascii(path: str, wanted: Sequence[str]) -> bool:
+    """Whether a label's next character after ``path`` may be split over several tokens."""
+    bare = _bare(path)
+    return any(name.startswith(bare) and not name[len(bare) :][:1].isascii() for name in wanted)
+
+
+def _unreadable(position: Position, on_path: float | None) -> float:
+    """Most probability that parts of characters can have here, but for the path's own."""
+    parts = [logprob for text, logprob in position.alternatives if _is_part(text)]
+    if not parts:
+        return 0.0
+    mass = sum(map(math.exp, parts))
+    if position.merged:
+        # Only what all other alternatives leave limits the mass of those that are hidden.
+        mass += 1.0 - sum(math.exp(logprob) for _, logprob in position.alternatives)
+    if on_path is not None and _is_part(position.token):
+        mass -= math.exp(on_path)
+    return max(0.0, mass)
+
+
+def _is_part(text: str) -> bool:
+    """Whether a token is part of a character: servers show it as empty text or as U+FFFD."""
+    return not text or "\N{REPLACEMENT CHARACTER}" in text
 
 
 def _bare(text: str) -> str:
-    return text.lstrip(_OPENING).casefold()
+    return text.lstrip(OPENING).casefold()
 
 
 def _begun(candidate: str, wanted: Sequence[str]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labelers.tasks import LETTERS, Task, TaskError, plain
+from labelers.tasks import LETTERS, Task, TaskError
 
 if TYPE_CHECKING:
     import datasets
@@ -44,8 +44,8 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     """Read the rows of a dataset; the gold column is not among what is read.
 
     Raises:
-        TaskError: If the data is no dataset or has some of labeling's own columns, the template names
-            an absent column, an input is not text, or a row's choices are not a list of 2 to 26 texts.
+        TaskError: If the data is no dataset, the template names an absent column, an input is not text,
+            or a row's choices are not a list of 2 to 26 texts.
     """
     _check_dataset(dataset)
     names = list(_column_names(dataset))
@@ -66,7 +66,10 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     rows = []
     for i in range(len(dataset)):
         values = {name: column[i] for name, column in columns.items()}
-        text = values["input"] if rendered else task.render(values)
+        try:
+            text = values["input"] if rendered else task.render(values)
+        except TaskError as error:
+            raise TaskError(f"row {i}: {error}") from error
         if not isinstance(text, str):
             raise TaskError(f"row {i} has the input {text!r}, which is not text")
         if not _is_unicode(text):
@@ -76,6 +79,21 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     return rows
 
 
+def refuse_clash(dataset: datasets.Dataset | pd.DataFrame) -> None:
+    """Refuse columns that labeling would write over, unless labeling wrote them.
+
+    Raises:
+        TaskError: If some of the label columns are there, but not all.
+    """
+    names = _column_names(dataset)
+    clash = [name for name in LABEL_COLUMNS if name in names]
+    if clash and len(clash) < len(LABEL_COLUMNS):
+        raise TaskError(
+            f"the data has a column {clash[0]!r}, which labeling writes: rename it (`gold` for a "
+            "human's label) or remove it"
+        )
+
+
 def _check_dataset(dataset: Any) -> None:
     """Refuse, before anything is asked, what cannot become the result's dataset."""
     names = getattr(dataset, "column_names", getattr(dataset, "columns", None))
@@ -83,12 +101,6 @@ def _check_dataset(dataset: Any) -> None:
         raise TaskError(
             f"the data is a {type(dataset).__name__}: give one datasets.Dataset or pandas.DataFrame, "
             'such as splits["train"]'
-        )
-    clash = [name for name in LABEL_COLUMNS if name in names]
-    if clash and len(clash) < len(LABEL_COLUMNS):
-        raise TaskError(
-            f"the data has a column {clash[0]!r}, which labeling writes: rename it (`gold` for a "
-            "human's label) or remove it"
         )
     if not hasattr(dataset, "column_names"):
         import pyarrow as pa
@@ -120,7 +132,7 @@ def _choices(value: Any, i: int) -> tuple[str, ...]:
     if not 2 <= len(choices) <= len(LETTERS):
         raise TaskError(f"row {i} has {len(choices)} choices: 2 to {len(LETTERS)} are allowed")
     for choice in choices:
-        if not plain(choice) or not _is_unicode(choice):
+        if not choice.strip() or not _is_unicode(choice):
             raise TaskError(f"row {i} has the empty choice {choice!r}: every choice needs a word")
     return choices
 
@@ -131,8 +143,10 @@ def _column_names(dataset: datasets.Dataset | pd.DataFrame) -> Sequence[str]:
 
 
 def _column(dataset: datasets.Dataset | pd.DataFrame, name: str) -> list[Any]:
-    column = dataset[name]
-    values: list[Any] = column.tolist() if hasattr(column, "tolist") else list(column)
+    # As plain Python values, whatever format the user has set; a slice reads them all at once.
+    table: Any = dataset
+    column = (table.with_format(None) if hasattr(table, "with_format") else table)[name]
+    values = column.tolist() if hasattr(column, "tolist") else list(column[:])
     return [None if isinstance(v, float) and math.isnan(v) else v for v in values]
 
 

@@ -164,9 +164,7 @@ class Task:
         except (
             jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError
         ) as error:  # fmt: skip
-            raise TaskError(
-                f"task.template failed on row {row.get('id', '?')!r}: {error}"
-            ) from error
+            raise TaskError(f"task.template failed: {error}") from error
 
 
 def _check_labels(labels: tuple[str, ...], form: AnswerForm) -> None:

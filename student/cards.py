@@ -97,9 +97,8 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any] | None
         "pipeline_tag": "text2text-generation",
         "tags": ["t5", "distillation", "curate-distill"],
     }
-    base = str(settings.get("base_model", ""))
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
-        fields["base_model"] = base  # a Hub id; a path on somebody's disk helps nobody
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", settings["base_model"]):
+        fields["base_model"] = settings["base_model"]  # a Hub id; the Hub refuses anything else
     if metrics:
         fields["metrics"] = ["accuracy", "f1"] if metrics.get("macro_f1") else ["accuracy"]
     return (
@@ -153,9 +152,7 @@ def _training(settings: Mapping[str, Any], history: Mapping[str, Any]) -> str:
         objective = f"multitask, label and rationale, alpha {options['alpha']}"
     return "\n".join(
         [
-            f"- Base model: `{Path(str(settings['base_model'])).name}`"
-            if Path(str(settings["base_model"])).exists()
-            else f"- Base model: `{settings['base_model']}`",
+            f"- Base model: `{settings['base_model']}`",
             f"- Objective: {objective}",
             f"- Epochs: {len(history['epochs'])} (weights of epoch {history['best_epoch']}), "
             f"{len(history['steps'])} steps of "

@@ -129,6 +129,7 @@ def _write_model(model: PreTrainedModel, folder: Path) -> None:
         state.pop("lm_head.weight")
     state = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     if model.generation_config is not None:

@@ -92,7 +92,7 @@ def split_validation(
 def shared_labels(examples: Sequence[Example], labels: Sequence[str] | None) -> list[str] | None:
     """Return the one label set of all rows, or None; every target must be among its choices."""
     sets = {example.choices for example in examples}
-    shared = list(labels) if labels is not None else None
+    shared = list(dict.fromkeys(labels)) if labels is not None else None
     if labels is None and len(sets) == 1:
         only = sets.pop()
         shared = list(only) if only else None

@@ -26,7 +26,7 @@ __all__ = ["METHODS", "Student", "load", "predict"]
 
 METHODS = ("auto", "score", "generate")
 SETTINGS_FILE = "student.json"
-PAIRS_AT_ONCE = 512
+PAIRS_AT_ONCE = 128
 """(input, label) pairs scored in one decoder call; bounds the memory of the vocabulary head."""
 
 

@@ -141,7 +141,8 @@ def train(
     settings = {
         "objective": objective,
         "target": target,
-        "base_model": str(model),
+        # A Hub id, or a folder's name: its path would tell others about this machine only.
+        "base_model": Path(model).name if Path(model).is_dir() else str(model),
         "template": template,
         "labels": label_set,
         "choices_differ_by_row": label_set is None and examples[0].choices is not None,
@@ -293,9 +294,10 @@ def _validate(
     encoded = encode(validation, student.tokenizer, student.formatting, rationales=False)
     network.train(False)
     losses, weights = [], []
+    by_length = sorted(range(len(validation)), key=lambda row: len(encoded.label_inputs[row]))
     with torch.no_grad(), autocast(precision, network.device):
         for start in range(0, len(validation), VALIDATION_BATCH):
-            rows = range(start, min(start + VALIDATION_BATCH, len(validation)))
+            rows = by_length[start : start + VALIDATION_BATCH]
             batch = collate(encoded, rows, pad_token_id=pad).to(network.device)
             weights.append(Denominators.of(batch).label)
             losses.append(float(label_only(network, batch).label) * weights[-1])
@@ -357,23 +359,31 @@ def _diverged(step: int, epoch: int, loss: float, norm: float, rate: float, prec
     )
 
 
+def _whole(minimum: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value >= minimum
+
+
+def _number(allowed: Callable[[float], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and allowed(value)
+
+
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "objective": (lambda v: v in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
     "schedule": (lambda v: v in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-    "alpha": (lambda v: 0 <= v <= 1, "between 0 and 1"),
-    "epochs": (lambda v: v >= 1, "at least 1"),
-    "batch_size": (lambda v: v >= 1, "at least 1"),
-    "gradient_accumulation": (lambda v: v >= 1, "at least 1"),
-    "learning_rate": (lambda v: 0 < v < 1, "above 0 and below 1"),
-    "warmup_ratio": (lambda v: 0 <= v <= 1, "between 0 and 1"),
-    "weight_decay": (lambda v: v >= 0, "at least 0"),
-    "max_gradient_norm": (lambda v: v > 0, "above 0"),
-    "max_input_tokens": (lambda v: v >= 8, "at least 8"),
-    "max_label_tokens": (lambda v: v >= 2, "at least 2"),
-    "max_rationale_tokens": (lambda v: v >= 2, "at least 2"),
-    "validation_fraction": (lambda v: 0 <= v < 1, "from 0 to below 1"),
-    "early_stopping": (lambda v: v is None or v >= 1, "null or at least 1"),
-    "seed": (lambda v: v >= 0, "at least 0"),
+    "alpha": (_number(lambda v: 0 <= v <= 1), "between 0 and 1"),
+    "epochs": (_whole(1), "a whole number, at least 1"),
+    "batch_size": (_whole(1), "a whole number, at least 1"),
+    "gradient_accumulation": (_whole(1), "a whole number, at least 1"),
+    "learning_rate": (_number(lambda v: 0 < v < 1), "above 0 and below 1"),
+    "warmup_ratio": (_number(lambda v: 0 <= v <= 1), "between 0 and 1"),
+    "weight_decay": (_number(lambda v: v >= 0), "at least 0"),
+    "max_gradient_norm": (_number(lambda v: v > 0), "above 0"),
+    "max_input_tokens": (_whole(8), "a whole number, at least 8"),
+    "max_label_tokens": (_whole(2), "a whole number, at least 2"),
+    "max_rationale_tokens": (_whole(2), "a whole number, at least 2"),
+    "validation_fraction": (_number(lambda v: 0 <= v < 1), "from 0 to below 1"),
+    "early_stopping": (lambda v: v is None or _whole(1)(v), "null or a whole number, at least 1"),
+    "seed": (_whole(0), "a whole number, at least 0"),
 }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pandas as pd
 
-from labelers import Prices
+from labelers import Limits, Prices, Task, label
 
 Body = dict[str, Any]
 
@@ -76,6 +80,7 @@ class ScriptedTeacher:
     async def send(self, path: str, body: bytes) -> bytes:
         request = orjson.loads(body)
         self.seen.append(request)
+        await asyncio.sleep(0)  # others get their turn, as while a real answer is on its way
         answer = self.script(request)
         if isinstance(answer, Exception):
             raise answer
@@ -83,3 +88,58 @@ class ScriptedTeacher:
 
     async def close(self) -> None:
         self.closes += 1
+
+
+SENTIMENT = Task(
+    instruction="Decide whether a product review is positive or negative.",
+    template="Review: {{ text }}",
+    labels=("positive", "negative"),
+)
+QUIZ = Task(
+    instruction="Answer the question.",
+    template="{{ question }}\n{{ options | letters }}",
+    choices="options",
+)
+REVIEWS = [
+    "The strap broke on day two.",
+    "I love the sharp screen.",
+    "The battery lasts for weeks.",
+    "It arrived scratched and late.",
+]
+AT_ONCE = Limits(attempts=3, backoff=0.0)
+
+
+def glad(body: Body) -> bool:
+    return any(word in question(body) for word in ("love", "lasts"))
+
+
+def sentiment(body: Body) -> Body:
+    """Scores with a little mass off the labels; rationales of one sentence."""
+    if "\nLabel:" in question(body):
+        return says(f"The buyer is {'glad' if glad(body) else 'cross'}.")
+    likely, other = ("positive", "negative") if glad(body) else ("negative", "positive")
+    return scores({likely: 0.6, likely.title(): 0.2, other: 0.1, "mixed": 0.1})
+
+
+def thoughtful(body: Body) -> Body:
+    said = "positive" if glad(body) else "negative"
+    return says(f"The buyer is {'glad' if glad(body) else 'cross'}. So the answer is {said}.")
+
+
+def reviews(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"text": REVIEWS, **columns})
+
+
+def run(
+    script: Callable[[Body], Any],
+    store: Path,
+    dataset: Any = None,
+    task: Task = SENTIMENT,
+    *,
+    teacher: ScriptedTeacher | None = None,
+    **how: Any,
+) -> pd.DataFrame:
+    teacher = teacher or ScriptedTeacher(script)
+    how.setdefault("limits", AT_ONCE)
+    result = label(reviews() if dataset is None else dataset, task, teacher, store=store, **how)
+    return result.to_pandas().replace({np.nan: None})

@@ -81,7 +81,7 @@ def review_rows() -> list[dict[str, str]]:
                         {
                             "text": sentence + ending,
                             "sentiment": sentiment,
-                            "review": f"{topic}-{sentiment}-{number}",
+                            "review_id": f"{topic}-{sentiment}-{number}",
                             "said": _said(sentence, sentiment),
                         }
                     )
@@ -120,7 +120,7 @@ def small_recipe(**changes: Any) -> dict[str, Any]:
             "labels": ["positive", "negative"],
             "goal": {"accuracy": 0.6},
         },
-        "data": {"train": "reviews.csv", "gold": "sentiment", "group": "review"},
+        "data": {"train": "reviews.csv", "gold": "sentiment", "group": "review_id"},
         "teacher": {"engine": "recorded", "column": "said"},
         "filters": ["exact_duplicate", {"near_duplicate": {"threshold": 0.95}}],
         "embedder": None,

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,9 +93,10 @@ class Served:
                 )
         response = web.Response(body=orjson.dumps(_reply(body, question)))
         response.content_type = "application/json"
-        await response.prepare(request)
-        await response.write_eof()
-        self.answered.append(digest)
+        with suppress(ConnectionError):  # the client was killed
+            await response.prepare(request)
+            await response.write_eof()
+            self.answered.append(digest)
         return response
 
     def _kill_who_is_due(self) -> None:

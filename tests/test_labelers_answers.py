@@ -121,7 +121,9 @@ def test_the_longest_label_is_read_and_a_prefix_of_it_is_not() -> None:
     assert read_answer("The answer is 1.", STARS, STARS.labels).label == "1"
 
 
-@pytest.mark.parametrize("begun", ["Q: Where do cars park?", "Snippet: It is dull.", "\n\nInput: x"])
+@pytest.mark.parametrize(
+    "begun", ["Q: Where do cars park?", "Snippet: It is dull.", "\n\nInput: x"]
+)
 def test_what_follows_when_the_teacher_runs_on_into_another_example_is_cut(begun: str) -> None:
     text = f"It shines. So the answer is positive.\n\n{begun}\nSo the answer is negative."
     reading = read_answer(text, TONE, TONE.labels)

@@ -152,7 +152,9 @@ def test_probabilities_absent_or_malformed_are_an_error_of_ours(logprobs: Any) -
 
 
 LOGPROBS = st.floats(-30, 0)
-TEXTS = st.sampled_from(["", " ", "very", " very", "v", "(", "neg", "negative", " positive", "\n", "x"])
+TEXTS = st.sampled_from(
+    ["", " ", "very", " very", "v", "(", "neg", "negative", " positive", "\n", "x"]
+)
 
 
 @given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, LOGPROBS, min_size=1)), max_size=4))

@@ -183,7 +183,7 @@ def test_a_chain_of_thought_ends_in_the_label_and_by_letter_where_options_differ
 
 
 def test_a_demonstration_without_a_rationale_cannot_show_a_chain_of_thought() -> None:
-    with pytest.raises(TaskError, match="I love the sharp screen.*no rationale"):
+    with pytest.raises(TaskError, match=r"I love the sharp screen.*no rationale"):
         request(kind="cot")
 
 

@@ -81,7 +81,8 @@ class Server:
         """Run ``curate label``; ``key`` replaces the right key, "" leaves none."""
         command = [str(Path(sys.executable).with_name("curate")), "label", str(recipe), "--quiet"]
         command += ["--output", str(self.work / run), "--store", str(self.work / "store")]
-        for setting in settings:
+        # No student is trained here, and the multitask objective refuses a run without rationales.
+        for setting in (*settings, "student.objective=label"):
             command += ["--set", setting]
         environment = dict(os.environ)
         if key is not None:
@@ -186,7 +187,9 @@ def score(server: Server, api: str, least: int) -> Labelled:
 
 def compare_with_llama_cpp(server: Server, vllm: Labelled) -> None:
     print("== the same rows by llama.cpp in this process")
-    here = server.labelled("llama.cpp", "teacher.rationales=false", *some())
+    # One thread: more of them spin while they wait for each other, and slow a busy machine to a crawl.
+    settings = ("teacher.rationales=false", "teacher.threads=1")
+    here = server.labelled("llama.cpp", *settings, *some())
     there = vllm.rows
     expect(list(here.rows.index) == list(there.index), "other rows")
     same = (here.rows["label"] == there["label"]).mean()
@@ -211,13 +214,14 @@ def chain_of_thought(server: Server) -> None:
         )
         expect(len(found.rows) == 5, f"{len(found.rows)} rows instead of 5")
         for row in found.rows.to_dict("records"):
-            if row["error"] is None:
+            if pd.isna(row["error"]):
                 expect(row["label"] in ("positive", "negative"), f"label: {row}")
             else:
                 expect(row["error"].split(":")[0] in CLASSES, f"error: {row}")
         show(api, errors=found.info["errors"] or 0, accuracy=found.accuracy)
         for row in found.rows.head(2).to_dict("records"):
-            show(f"{row['label']}: {row['rationale']!r} {row['error'] or ''}")
+            said = row["rationale"] if pd.isna(row["error"]) else row["error"]
+            show(f"{row['label']}: {'no rationale' if pd.isna(said) else repr(said)}")
 
 
 def refusals(server: Server) -> None:

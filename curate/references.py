@@ -1,0 +1,74 @@
+"""The models that a recipe names: where they lie, and whether they are what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from curate.recipe import Recipe
+
+Kind = Literal["teacher", "student", "embedder"]
+
+
+def resolve_model(
+    reference: str,
+    kind: Kind,
+    base: Path,
+    on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> str:
+    """A model's local path or Hub id; a relative path starts at the recipe's folder.
+
+    Raises:
+        curate.assets.AssetError: If it is neither, or cannot be fetched.
+    """
+    from curate import assets
+
+    local = _local(reference, kind, base)
+    return str(local) if local else assets.resolve(reference, kind, on_progress=on_progress)
+
+
+def _local(reference: str, kind: Kind, base: Path) -> Path | None:
+    from curate import assets
+    from curate.offline_assets import ALIASES
+
+    # A built-in name goes before a path of the same name, as everywhere; ./name is the path.
+    if reference in (*assets.built_in_names(kind), *ALIASES):
+        return None
+    path = base / Path(reference).expanduser()
+    return path if path.exists() else None
+
+
+def check_models(recipe: Recipe, base: Path) -> None:
+    """See that each model is there or can be fetched by its name, before anything is paid for.
+
+    Nothing is fetched here.
+
+    Raises:
+        curate.assets.AssetError: If a name is no built-in one, no path and no Hub id.
+    """
+    from curate import assets
+
+    named: list[tuple[str | None, Kind]] = [
+        (recipe.student.model, "student"),
+        (recipe.embedder, "embedder"),
+    ]
+    if recipe.teacher.engine == "llama.cpp":
+        named.append((recipe.teacher.model, "teacher"))
+    for reference, kind in named:
+        built_in = reference in assets.built_in_names(kind)
+        if reference is not None and not built_in and not reference.startswith("hf:"):
+            resolve_model(reference, kind, base)
+
+
+def files_mark(reference: str | None, kind: Kind, base: Path) -> list[tuple[str, int, int]] | None:
+    """Names, sizes and times of a local model's files: other weights under an old name are new.
+
+    None for a built-in name or a Hub id.
+    """
+    path = None if reference is None else _local(reference, kind, base)
+    if path is None:
+        return None
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
