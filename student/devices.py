@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from student.errors import InputError
 
-__all__ = ["autocast", "resolve_device", "resolve_precision"]
+__all__ = ["autocast", "resolve_device", "resolve_precision", "return_freed_memory"]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -57,3 +58,25 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def return_freed_memory(device: torch.device) -> None:
+    """Give freed memory back to the system; on Linux with glibc, for the CPU, else do nothing.
+
+    Batches differ in length, so that glibc's heap fills with holes of all sizes and hardly one is
+    used again: training flan-t5-small held 6 GB after a hundred steps. With a call after each step it
+    holds 2 GB between steps, at the same speed.
+    """
+    if device.type == "cpu" and _LIBC is not None:
+        _LIBC.malloc_trim(0)
+
+
+def _libc() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        return library if hasattr(library, "malloc_trim") else None
+    except OSError:  # macOS, Windows
+        return None
+
+
+_LIBC = _libc()

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from student.batches import IGNORED, Formatting, token_ids
 from student.checkpoints import load_checkpoint
-from student.devices import autocast, resolve_device, resolve_precision
+from student.devices import autocast, resolve_device, resolve_precision, return_freed_memory
 from student.errors import CheckpointError, InputError
 from student.objectives import encoder_states, token_losses
 
@@ -132,6 +132,7 @@ def predict(
         for row, answer in zip(rows, found, strict=True):
             answers[row] = answer
         done += len(rows)
+        return_freed_memory(states.device)
         if on_progress is not None:
             on_progress({"done": done, "total": len(texts)})
     return _frame(answers)

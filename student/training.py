@@ -16,7 +16,7 @@ import torch
 from student.batches import Formatting, bucketed_batches, collate, encode
 from student.cards import model_card
 from student.checkpoints import check_output, load_checkpoint, save_checkpoint
-from student.devices import autocast, resolve_device, resolve_precision
+from student.devices import autocast, resolve_device, resolve_precision, return_freed_memory
 from student.errors import InputError, TrainingError
 from student.examples import Example, read_examples, shared_labels, split_validation
 from student.objectives import Denominators, label_only, multitask
@@ -204,6 +204,7 @@ def train(
                     group["lr"] = rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                return_freed_memory(place)
 
                 rows_seen += len(rows)
                 spent = time.perf_counter() - loop_started

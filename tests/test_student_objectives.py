@@ -178,6 +178,19 @@ def test_parts_of_a_step_add_up_to_the_whole() -> None:
     assert_same_gradients(gradients(model, one), gradients(model, two))
 
 
+def test_multitask_encodes_once_and_spares_the_head_the_padding() -> None:
+    model, batch = untied_model(), batch_of(ROWS)
+    encoded: list[int] = []
+    headed: list[int] = []
+    model.get_encoder().register_forward_hook(lambda *_: encoded.append(1))
+    model.lm_head.register_forward_hook(lambda _, inputs, __: headed.append(len(inputs[0])))
+    multitask(model, batch)
+    assert len(encoded) == 1
+    valid = [int((t != IGNORED).sum()) for t in (batch.label_targets, batch.rationale_targets)]
+    assert headed == valid  # and the decoders run apart: labels are not padded to rationales
+    assert batch.label_targets.numel() > valid[0]
+
+
 @pytest.mark.parametrize("family", ["t5", "mt5", "umt5"])
 def test_every_family_computes_its_own_logits(family: str) -> None:
     model = tiny_model(family=family)
