@@ -145,11 +145,13 @@ def stage_summary(stage: str, info: Mapping[str, Any]) -> str:
     if stage == "labeled":
         cost = f", {info['cost_usd']:.2f} USD" if info.get("cost_usd") is not None else ""
         failed = info["rows"] - info["labelled"]
-        return (
-            f"{info['labelled']:,} of {info['rows']:,} rows labelled"
-            + (f" ({failed:,} with an error)" if failed else "")
-            + f", {info['asked']:,} answers asked, {info['from_store']:,} from the store{cost}"
+        labelled = f"{info['labelled']:,} of {info['rows']:,} rows labelled" + (
+            f" ({failed:,} with an error)" if failed else ""
         )
+        if info.get("reused"):
+            # The counts are those of the run that asked; this one asked nothing.
+            return labelled
+        return f"{labelled}, {info['asked']:,} answers asked, {info['from_store']:,} from the store{cost}"
     if stage == "curated":
         dropped = ", ".join(f"{name} {n:,}" for name, n in info["dropped"].items())
         return f"{info['kept']:,} rows kept" + (f"; dropped: {dropped}" if dropped else "")

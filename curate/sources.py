@@ -80,7 +80,7 @@ def load_examples(
     place = frame["source"] + ", row " + (frame.groupby("source").cumcount() + 1).astype(str)
     frame = refuse_overlap(frame, data)
     _refuse_repeated_ids(frame, place)
-    return limit_rows(frame, data, seed)
+    return limit_rows(frame, data)
 
 
 def _beside(source: str, folder: Path) -> str:
@@ -100,7 +100,10 @@ def _examples(
 
     table = table.drop(columns=[c for c in data.ignore if c in table.columns])
     names = [str(name) for name in table.columns]
-    for key, column in (("gold", data.gold), ("group", data.group), ("id", data.id)):
+    # The usual case: raw text to train on, and a labelled file to judge by.
+    unlabelled = split == "train" and data.gold is not None and data.gold not in names
+    gold = None if unlabelled else data.gold
+    for key, column in (("gold", gold), ("group", data.group), ("id", data.id)):
         if column is not None and column not in names:
             raise SourceError(
                 f"data.{key} names the column {column!r}, which {source} lacks; it has {', '.join(names)}"
@@ -110,8 +113,8 @@ def _examples(
         choices = [_options(v, i, task, source) for i, v in enumerate(table[task.choices])]
     inputs = _render(table, names, data, task, source, choices)
     golds: list[str | None] = [None] * len(table)
-    if data.gold is not None:
-        golds = [_gold(v, i, data, source) for i, v in enumerate(table[data.gold])]
+    if gold is not None:
+        golds = [_gold(v, i, data, source) for i, v in enumerate(table[gold])]
     _check_golds(golds, choices, data, source)
     frame = pd.DataFrame(
         {

@@ -77,12 +77,15 @@ def refuse_overlap(frame: pd.DataFrame, data: DataSection) -> pd.DataFrame:
     )
 
 
-def limit_rows(frame: pd.DataFrame, data: DataSection, seed: int) -> pd.DataFrame:
-    """At most so many rows of each split, drawn by hash: a larger limit keeps the smaller's rows."""
+def limit_rows(frame: pd.DataFrame, data: DataSection) -> pd.DataFrame:
+    """At most so many rows of each split, drawn by hash: a larger limit keeps the smaller's rows.
+
+    The draw does not depend on the recipe's seed: runs that differ in it share their teacher's answers.
+    """
     keep = frame["id"] == frame["id"]
     for split, limit in (("train", data.limit), ("test", data.test_limit)):
         members = frame.index[frame["split"] == split]
         if limit is not None and len(members) > limit:
-            order = sorted(members, key=lambda i: _share(str(frame["id"][i]), seed + 1))
+            order = sorted(members, key=lambda i: _share(str(frame["id"][i]), 1))
             keep[order[limit:]] = False
     return frame[keep].reset_index(drop=True)

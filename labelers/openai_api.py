@@ -29,8 +29,9 @@ class OpenAICompatible:
         model: The name under which the server knows the model.
         base_url: Root of the API, ending in ``/v1`` as a rule. Default: ``OPENAI_BASE_URL`` or
             OpenAI's own.
-        api_key_env: Environment variable that holds the key. Default: ``OPENAI_API_KEY``, which may
-            be absent for a server that asks for none. The key itself is never stored or shown.
+        api_key_env: Environment variable that holds the key. Without it ``OPENAI_API_KEY`` is used,
+            but only for OpenAI's own URL or that of ``OPENAI_BASE_URL``; any other server gets no
+            key. The key itself is never stored or shown.
         api: ``chat``, or ``completions`` to have a base model continue a text.
         concurrency: Requests under way at once.
         revision: Anything that tells apart weights served under one name; part of the store's key.
@@ -113,6 +114,10 @@ class OpenAICompatible:
             raise
 
     def _read_key(self) -> str:
+        home = (os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+        if self.api_key_env is None and self.base_url not in (home, DEFAULT_BASE_URL):
+            # A recipe that somebody shared names its server; the user's key is not for it.
+            return ""
         variable = self.api_key_env or "OPENAI_API_KEY"
         key = os.environ.get(variable, "").strip()
         if not key and (self.api_key_env or self.base_url == DEFAULT_BASE_URL):
@@ -150,6 +155,11 @@ class OpenAICompatible:
             raise self._unknown_model(served)
 
     def _refused(self, status: int, body: bytes) -> TeacherError:
+        if not self._key:
+            return TeacherError(
+                f"{self.base_url} asks for a key (HTTP {status}: {self._message(body)}): name the "
+                "environment variable that holds it in teacher.api_key_env"
+            )
         variable = self.api_key_env or "OPENAI_API_KEY"
         return TeacherError(
             f"{self.base_url} refuses the key in {variable} (HTTP {status}: "

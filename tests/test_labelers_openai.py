@@ -323,3 +323,15 @@ def test_no_connection_is_left_open(
         run(teacher(server, model="teacher-9"), tmp_path / "other")
     gc.collect()
     assert [str(w.message) for w in recwarn if "nclosed" in str(w.message)] == []
+
+
+def test_the_users_openai_key_goes_to_no_server_that_a_recipe_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-user")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    elsewhere = OpenAICompatible(model="m", base_url="http://127.0.0.1:9/v1")
+    assert elsewhere._read_key() == ""
+    assert OpenAICompatible(model="m")._read_key() == "sk-of-the-user"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/")
+    assert OpenAICompatible(model="m")._read_key() == "sk-of-the-user"

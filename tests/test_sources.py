@@ -586,3 +586,18 @@ def test_a_hub_that_does_not_answer_is_one_readable_error(monkeypatch: pytest.Mo
         SourceError, match=r"the Hub data set 'nobody/nothing:plain@test' could not"
     ):
         read_table("nobody/nothing:plain@test")
+
+
+def test_unlabelled_train_rows_with_a_labelled_test_file(tmp_path: Path) -> None:
+    raw = pd.DataFrame({"text": ["The strap broke on day two.", "The lamp is bright and sturdy."]})
+    labelled = pd.DataFrame({"text": ["The tent leaks at every seam."], "mood": ["negative"]})
+    found = load(raw, tmp_path, test=labelled, gold="mood")
+    assert found["gold"].tolist() == [None, None, "negative"]
+    with pytest.raises(SourceError, match=r"data\.gold names the column 'mood'"):
+        load(labelled, tmp_path, test=raw, gold="mood")
+
+
+def test_the_rows_of_a_limit_do_not_depend_on_the_seed(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"text": MANY, "split": ["train"] * 40 + ["test"] * 10})
+    drawn = [load(rows, tmp_path, limit=5, seed=seed)["id"].tolist() for seed in (0, 1, 2)]
+    assert drawn[0] == drawn[1] == drawn[2]

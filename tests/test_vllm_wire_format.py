@@ -260,7 +260,7 @@ def test_a_prompt_longer_than_the_context_is_an_error_of_its_row() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (401, '{"error":"Unauthorized"}', "refuses the key in OPENAI_API_KEY (HTTP 401: Unauthorized)"),
+        (401, '{"error":"Unauthorized"}', "asks for a key (HTTP 401: Unauthorized): name the"),
         (404, '{"detail":"Not Found"}', "answers HTTP 404 (Not Found): check teacher.base_url"),
         (
             404,

@@ -48,25 +48,38 @@ MODEL=$CACHE/safetensors/$(basename "$(dirname "$GGUF")")-transformers-5.19.0
 WORK=${VLLM_WORK:-$(mktemp -d)}
 mkdir -p "$WORK"
 SERVER=
+CHECK=
 PART=$MODEL.$$.part
+
+# Ends a process group: the server's engine and a running `curate` must not be left behind.
+end_group() {
+  [ -n "$1" ] && kill -TERM -- "-$1" 2>/dev/null || return 0
+  for _ in $(seq 100); do
+    kill -0 -- "-$1" 2>/dev/null || return 0
+    sleep 0.2
+  done
+  kill -KILL -- "-$1" 2>/dev/null || true
+}
 
 stop() {
   local status=$?
-  if [ -n "$SERVER" ] && kill -0 -- "-$SERVER" 2>/dev/null; then
-    # The server and its engine are a process group of their own: none of them may be left behind.
-    kill -TERM -- "-$SERVER" 2>/dev/null || true
-    for _ in $(seq 100); do
-      kill -0 -- "-$SERVER" 2>/dev/null || break
-      sleep 0.2
-    done
-    kill -KILL -- "-$SERVER" 2>/dev/null || true
-    wait "$SERVER" 2>/dev/null || true
+  trap '' INT TERM
+  end_group "$CHECK"
+  if [ -n "$SERVER" ]; then
+    end_group "$SERVER"
     echo "== server stopped"
   fi
-  SERVER=
   rm -rf "$PART"
   if [ "$status" = 0 ] && [ -z "${VLLM_WORK:-}" ]; then rm -rf "$WORK"; else echo "== runs and logs: $WORK"; fi
 }
+
+# In the background, because bash heeds no signal while it waits for a command in the foreground.
+ours() {
+  setsid "$OURS" tests/vllm_on_cpu.py "$@" &
+  CHECK=$!
+  wait "$CHECK"
+}
+
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -106,6 +119,8 @@ VLLM_CPU_KVCACHE_SPACE=2 setsid "$THEIRS" -m vllm.entrypoints.openai.api_server 
   --host 127.0.0.1 --port "$PORT" >"$WORK/server.log" 2>&1 &
 SERVER=$!
 
-"$OURS" tests/vllm_on_cpu.py wait --url "http://127.0.0.1:$PORT" --pid "$SERVER" \
-  --seconds "${VLLM_START_S:-600}" || { tail -30 "$WORK/server.log" >&2; exit 1; }
-"$OURS" tests/vllm_on_cpu.py check --url "http://127.0.0.1:$PORT" --work "$WORK"
+ours wait --url "http://127.0.0.1:$PORT" --pid "$SERVER" --seconds "${VLLM_START_S:-600}" || {
+  tail -30 "$WORK/server.log" >&2
+  exit 1
+}
+ours check --url "http://127.0.0.1:$PORT" --work "$WORK"
