@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from labelers.answers import Reading, read_answer, read_rationale
+from labelers.answers import read_answer, read_rationale
 from labelers.asking import Asker, OnProgress, Progress, Reply, each, run_sync
 from labelers.limits import Limits
 from labelers.probabilities import (
@@ -22,6 +21,7 @@ from labelers.probabilities import (
     read_positions,
 )
 from labelers.prompts import Kind, build_request
+from labelers.row_answers import RowAnswer
 from labelers.rows import Row, as_dataset, read_rows, refuse_clash
 from labelers.store import Store
 from labelers.tasks import LETTERS, Task, TaskError
@@ -111,40 +111,14 @@ def label(
             on_progress,
         )  # fmt: skip
         answers = run_sync(run.all(mode, rationales, calibration))
-    return as_dataset(dataset, rows, [_columns(answer, teacher) for answer in answers])
+    return as_dataset(
+        dataset, rows, [answer.columns(teacher.name, teacher.prices) for answer in answers]
+    )
 
 
 def _check(value: object, allowed: tuple[object, ...], name: str) -> None:
     if value not in allowed:
         raise TaskError(f"{name} is {value!r}: choose {' or '.join(map(repr, allowed))}")
-
-
-@dataclass
-class _Answer:
-    """What is known of one row so far."""
-
-    label: str | None = None
-    rationale: str | None = None
-    label_probs: list[float] | None = None
-    label_source: str | None = None
-    off_label_mass: float | None = None
-    confidence: float | None = None
-    finish_reason: str | None = None
-    prompt_key: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    error: str | None = None
-
-    def count(self, reply: Reply) -> None:
-        prompt_tokens, completion_tokens = reply.tokens
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-
-
-def _columns(answer: _Answer, teacher: Teacher) -> dict[str, Any]:
-    prices = teacher.prices
-    cost = prices.cost(answer.prompt_tokens, answer.completion_tokens) if prices else None
-    return {**vars(answer), "teacher": teacher.name, "cost_usd": cost}
 
 
 class _Run:
@@ -169,12 +143,12 @@ class _Run:
         self.max_tokens = max_tokens
         self.max_rationale_tokens = max_rationale_tokens
         self.on_progress = on_progress
-        self.answers = [_Answer() for _ in rows]
+        self.answers = [RowAnswer() for _ in rows]
         self.notes: list[str] = []
         self.last: Progress | None = None
         self.without_rationale: list[str] = []
 
-    async def all(self, mode: Mode, rationales: bool, calibration: str | None) -> list[_Answer]:
+    async def all(self, mode: Mode, rationales: bool, calibration: str | None) -> list[RowAnswer]:
         self.asker = Asker(self.teacher, self.store, self.limits)
         try:
             everything = range(len(self.rows))
@@ -230,7 +204,7 @@ class _Run:
         if wanted:
             await each(list(wanted), one, concurrency=self.teacher.concurrency)
 
-    async def _ask(self, row: Row, answer: _Answer, kind: Kind, **how: Any) -> Reply:
+    async def _ask(self, row: Row, answer: RowAnswer, kind: Kind, **how: Any) -> Reply:
         request = build_request(
             self.task,
             row.input,
@@ -242,10 +216,10 @@ class _Run:
             **how,
         )
         reply = await self.asker.ask(request)
-        answer.count(reply)
+        answer.count(*reply.tokens)
         return reply
 
-    async def _chain_of_thought(self, row: Row, answer: _Answer) -> None:
+    async def _chain_of_thought(self, row: Row, answer: RowAnswer) -> None:
         reply = await self._ask(row, answer, "cot", max_tokens=self.max_tokens)
         answer.prompt_key = reply.key.hex()
         answer.finish_reason = reply.finish_reason
@@ -257,9 +231,9 @@ class _Run:
                 f"{reply.text[:120]!r}"
             )
             return
-        _take(reading, answer)
+        answer.take(reading)
 
-    async def _score(self, row: Row, answer: _Answer) -> None:
+    async def _score(self, row: Row, answer: RowAnswer) -> None:
         assert row.choices is not None
         names = (
             [LETTERS[i] for i in range(len(row.choices))]
@@ -286,12 +260,12 @@ class _Run:
         answer.label_probs = [mass / total for mass in masses]
         answer.label_source = "logprobs"
         answer.off_label_mass = max(0.0, 1.0 - total)
-        _take_likeliest(answer, row.choices)
+        answer.take_likeliest(row.choices)
 
     async def _masses(
         self,
         row: Row,
-        answer: _Answer,
+        answer: RowAnswer,
         reply: Reply,
         names: list[str],
         given: str = "",
@@ -349,9 +323,9 @@ class _Run:
                 choices = self.rows[i].choices
                 assert choices is not None
                 self.answers[i].label_probs = probabilities
-                _take_likeliest(self.answers[i], choices)
+                self.answers[i].take_likeliest(choices)
 
-    async def _explain(self, row: Row, answer: _Answer) -> None:
+    async def _explain(self, row: Row, answer: RowAnswer) -> None:
         reply = await self._ask(
             row, answer, "rationale", label=answer.label, max_tokens=self.max_rationale_tokens
         )
@@ -360,59 +334,3 @@ class _Run:
             # The label stands; of a rationale that was cut off, the whole sentences are kept.
             text = text[: max(text.rfind(mark) for mark in (".", "!", "?")) + 1]
         answer.rationale = read_rationale(text).rationale
-
-
-def _take(reading: Reading, answer: _Answer) -> None:
-    answer.label, answer.rationale = reading.label, reading.rationale
-    if reading.label is None:
-        answer.error = f"unread: {reading.problem}"
-
-
-def _take_likeliest(answer: _Answer, choices: Sequence[str]) -> None:
-    assert answer.label_probs is not None
-    best = max(range(len(choices)), key=lambda i: answer.label_probs[i])  # type: ignore[index]
-    answer.label, answer.confidence = choices[best], answer.label_probs[best]
-    assert math.isfinite(answer.confidence)
-
-
-def _is_missing(output: object) -> bool:
-    return output is None or type(output).__name__ == "NAType" or output != output
-
-
-def label_recorded(
-    dataset: datasets.Dataset | pd.DataFrame,
-    task: Task,
-    outputs: Sequence[object],
-    *,
-    teacher: str = "recorded",
-    on_progress: Callable[[Progress], None] | None = None,
-) -> datasets.Dataset:
-    """Label a dataset with what a teacher said before: black-box distillation, no teacher at hand.
-
-    Args:
-        dataset: As for :func:`label`.
-        task: Says how an answer is read; its instruction and demonstrations are not used.
-        outputs: One raw output per row (a label, or a chain of thought that ends in
-            one), or None.
-        teacher: Shown in the ``teacher`` column.
-        on_progress: Called once, at the end.
-
-    Raises:
-        TaskError: If there are not as many outputs as rows.
-    """
-    rows = read_rows(dataset, task)
-    if len(outputs) != len(rows):
-        raise TaskError(f"{len(outputs)} recorded outputs were given for {len(rows)} rows")
-    answers = []
-    for row, output in zip(rows, outputs, strict=True):
-        answer = _Answer()
-        if _is_missing(output):
-            answer.error = "missing: no output was recorded for this row"
-        else:
-            _take(read_answer(str(output), task, row.choices), answer)
-        answers.append(answer)
-    if on_progress:
-        failed = sum(answer.error is not None for answer in answers)
-        on_progress(Progress("label", len(rows), len(rows), 0, 0, 0, failed, 0, 0, None))
-    columns = [{**vars(a), "teacher": teacher, "cost_usd": None} for a in answers]
-    return as_dataset(dataset, rows, columns)
