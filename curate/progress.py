@@ -22,7 +22,6 @@ _WORK = {
     "label": "labels",
     "rationale": "rationales",
     "embed": "embedding",
-    "filter": "filters",
     "train": "training",
     "predict": "prediction",
 }
@@ -43,6 +42,7 @@ class ProgressDisplay:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._begun: dict[str, tuple[float, int]] = {}
+        self._reached: dict[str, int] = {}
         self._printed: dict[str, float] = {}
 
     def __enter__(self) -> ProgressDisplay:
@@ -85,6 +85,10 @@ class ProgressDisplay:
         elif stage == "train":
             losses = f"loss {event['loss']:.3f}"
             self._work("training", event["step"], event["steps"], _steps, losses)
+        elif stage == "filter":
+            # Most filters take no time at all: a line each would say nothing.
+            if self.live or event["done"] < event["total"]:
+                self._work(event["stage"], event["done"], event["total"], _rows)
         else:
             name = event.get("phase", stage) if stage == "label" else stage
             told = _teacher_words(event) if stage == "label" else ""
@@ -106,6 +110,11 @@ class ProgressDisplay:
     def _work(self, name: str, done: int, total: int, unit: Any, told: str = "") -> None:
         now = time.monotonic()
         began, before = self._begun.setdefault(name, (now, done))
+        if done < before or done < self._reached.get(name, 0):
+            # The same work on something else, such as a second student: its own rate and lines.
+            self._begun[name] = began, before = now, done
+            self._printed.pop(name, None)
+        self._reached[name] = done
         spent = now - began
         rate = (done - before) / spent if spent > 0 and done > before else 0.0
         left = (total - done) / rate if rate else None
@@ -126,6 +135,7 @@ class ProgressDisplay:
                 self._bars.remove_task(task)
         self._tasks.clear()
         self._begun.clear()
+        self._reached.clear()
         self._printed.clear()
 
     def _say(self, text: str) -> None:

@@ -311,6 +311,21 @@ def test_off_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch)
     assert "\x1b" not in stream.getvalue()
 
 
+def test_a_second_student_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("curate.progress.time.monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    with ProgressDisplay(stream) as display:
+        for begin, seconds_a_step in ((0.0, 1.0), (1000.0, 2.0)):
+            for step in range(1, 41):
+                clock[0] = begin + step * seconds_a_step
+                display("train", {"step": step, "steps": 40, "epoch": 1, "loss": 0.25})
+    lines = stream.getvalue().splitlines()
+    assert "  training: step 40 of 40, 1.0 steps/s, loss 0.250" in lines
+    assert lines[-1] == "  training: step 40 of 40, 0.5 steps/s, loss 0.250"
+    assert any("0.5 steps/s, loss 0.250, 0:" in line for line in lines)
+
+
 def test_every_kind_of_event_can_be_shown() -> None:
     stream = io.StringIO()
     with ProgressDisplay(stream) as display:
@@ -329,7 +344,6 @@ def test_every_kind_of_event_can_be_shown() -> None:
         "  labels: 9 of 9 rows, 432 tokens, 9 from the store",
         "  rationales: 9 of 9 rows, 432 tokens",
         "  embedding: 3 of 3 rows",
-        "  filters: 3 of 3 rows",
         "  training: step 4 of 4, loss 0.250",
         "  prediction: 5 of 5 rows",
     ]
