@@ -113,6 +113,8 @@ def write_cards(
             gold = name == "student-gold" or recipe.student.target == "gold"
             student.write_card(
                 folder / name,
+                name=recipe.name if name == "student" else f"{recipe.name}, on human labels",
+                base_model=recipe.student.model,
                 task=recipe.task.instruction,
                 data=recipe.data.train,
                 teacher="none, it learned from people" if gold else teacher,

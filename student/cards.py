@@ -56,6 +56,8 @@ def model_card(
 def write_card(
     folder: str | Path,
     *,
+    name: str | None = None,
+    base_model: str | None = None,
     task: str | None = None,
     data: str | None = None,
     teacher: str | None = None,
@@ -64,6 +66,9 @@ def write_card(
 ) -> Path:
     """Write README.md anew in a student folder, with what became known after training.
 
+    `name` is the title, by default the folder's name; `base_model` is what the base model is called
+    in public, where it was trained from a local copy; the rest is as in `model_card`.
+
     Raises `CheckpointError` where the folder is no student or cannot be written.
     """
     folder = Path(folder)
@@ -71,10 +76,12 @@ def write_card(
     try:
         settings = json.loads((folder / "student.json").read_text(encoding="utf-8"))
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+        if base_model is not None:
+            settings["base_model"] = base_model
         text = model_card(
             settings,
             history,
-            name=folder.resolve().name,
+            name=name or folder.resolve().name,
             task=task,
             data=data,
             teacher=teacher,

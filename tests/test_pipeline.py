@@ -191,6 +191,7 @@ def test_all_rows_are_labelled_and_only_train_rows_curated(done: curate.Run) -> 
 def test_the_model_card_says_what_the_student_is(done: curate.Run) -> None:
     card = (done.student / "README.md").read_text(encoding="utf-8")
     assert "Decide whether a product review is positive or negative." in card
+    assert "\n# small\n" in card
     assert "- Data: reviews.csv" in card
     assert "- Teacher: recorded" in card
     assert "Not stated" not in card.split("## Licence")[0]
