@@ -110,7 +110,7 @@ class ProgressDisplay:
     def _work(self, name: str, done: int, total: int, unit: Any, told: str = "") -> None:
         now = time.monotonic()
         began, before = self._begun.setdefault(name, (now, done))
-        if done < before or done < self._reached.get(name, 0):
+        if done < self._reached.get(name, 0):
             # The same work on something else, such as a second student: its own rate and lines.
             self._begun[name] = began, before = now, done
             self._printed.pop(name, None)
