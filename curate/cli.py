@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from curate.teacher_log import log
+
 if TYPE_CHECKING:
     from curate.pipeline import Run
 
@@ -131,10 +133,25 @@ def _run_seeds(recipe: Path, quiet: bool, seeds: str, options: dict[str, Any]) -
 
 @main.command()
 @_recipe_options
-def label(recipe: Path, quiet: bool, **options: Any) -> None:
+@click.option(
+    "--dry-run", is_flag=True,
+    help="Show three prompts, and quote requests, tokens, cost and time; send nothing.",
+)  # fmt: skip
+def label(recipe: Path, quiet: bool, dry_run: bool, **options: Any) -> None:
     """Read the data and have the teacher label it."""
+    if dry_run:
+        _quote(recipe, options)
+        return
     done = _do("label", recipe, quiet, **options)
     click.echo(f"labelled rows: {done.folder / 'labeled.parquet'}")
+
+
+def _quote(recipe: Path, options: dict[str, Any]) -> None:
+    from curate import dry_run
+    from curate.chatter import quiet_libraries
+
+    quiet_libraries()
+    click.echo(dry_run.dry_run(recipe, overrides=options["overrides"], store=options["store"]))
 
 
 @main.command()
@@ -196,6 +213,9 @@ def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[
         click.echo(
             f"{row['prediction']}{sure_text}  {' '.join(str(row.get('input', '')).split())[:100]}"
         )
+
+
+main.add_command(log)
 
 
 def _print_run(done: Run) -> None:

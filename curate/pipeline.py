@@ -7,14 +7,17 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from curate.dependencies import answers_depend_on
 from curate.evaluation import SYSTEMS, judge, predict_test_rows, score, write_cards
 from curate.exceptions import CurateError
-from curate.recipe import Recipe, RecordedSection, load_recipe, parse_recipe
+from curate.generation import add_generated, add_pool, load_pool
+from curate.labeling import label_rows
+from curate.recipe import Recipe, load_recipe, parse_recipe
 from curate.references import check_models, files_mark
+from curate.row_writing import write_rows
 from curate.run_facts import run_facts
 from curate.run_folder import RunFolder, fingerprint, table_hash
 from curate.sources import load_examples
@@ -23,7 +26,6 @@ from curate.stages import (
     check_filter_columns,
     clear_student,
     filter_rows,
-    label_rows,
     needs_gold_student,
     no_progress,
     train_student,
@@ -129,8 +131,7 @@ class _Pipeline:
             getattr(self, name)()
 
     def examples(self) -> None:
-        recipe, teacher = self.recipe, self.recipe.teacher
-        recorded = teacher.column if isinstance(teacher, RecordedSection) else None
+        recipe = self.recipe
         # Reading is cheap and the data may have changed under the same name: it is always read.
         started = time.perf_counter()
         frame = load_examples(
@@ -138,31 +139,67 @@ class _Pipeline:
             recipe.task.task(),
             folder=self.base,
             seed=recipe.seed,
-            keep_columns=(recorded,) if recorded else (),
+            keep_columns=tuple(recipe.teacher.columns()),
             **self.tables,
         )
+        notes = []
+        if recipe.data.pool is not None:
+            pool = load_pool(recipe.data.pool, recipe.data, recipe.task.task(), folder=self.base)
+            frame, added = add_pool(frame, pool)
+            notes.append(
+                f"{added['added']} of {added['rows']} pool rows were added to the train rows; left out: "
+                f"{added['in_train']} in train already, {added['in_test']} in test, {added['repeated']} twice"
+            )
         check_filter_columns(recipe, frame.columns)
         self.examples_hash = table_hash(frame)
 
         def work() -> Mapping[str, Any]:
             self.run.write_table("examples.parquet", frame)
             counts = {str(k): int(v) for k, v in frame["split"].value_counts().items()}
-            return {"rows": counts, "read_seconds": round(time.perf_counter() - started, 2)}
+            read = round(time.perf_counter() - started, 2)
+            return {"rows": counts, "read_seconds": read, "notes": notes}
 
         self.stage("examples", "examples.parquet", self.examples_hash, work)
 
-    def labeled(self) -> None:
-        teacher = self.recipe.teacher.model_dump(mode="json")
-        for key in ("concurrency", "threads", "slots", "attempts", "prices"):
-            teacher.pop(key, None)
-        task = self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal"})
-        if isinstance(self.recipe.teacher, RecordedSection) and self.recipe.teacher.log:
-            log = self.base / self.recipe.teacher.log
-            teacher["log_sha256"] = sha256(log.read_bytes()).hexdigest() if log.exists() else None
+    def generated(self) -> None:
+        """Have the teacher write rows, where the recipe asks for some."""
+        if self.recipe.generate is None:
+            self.run.remove("generated.parquet")
+            return
+        depends = [
+            self.examples_hash,
+            self._task(),
+            answers_depend_on(self.recipe.generate, self.base),
+            answers_depend_on(self.recipe.teacher, self.base),
+            self.recipe.seed,
+        ]
 
         def work() -> Mapping[str, Any]:
-            frame, info = label_rows(
+            rows, info = write_rows(
                 self.run.read_table("examples.parquet"),
+                self.recipe,
+                base=self.base,
+                store=self.store,
+                on_progress=self.tell,
+            )
+            self.run.write_table("generated.parquet", rows)
+            return info
+
+        self.stage("generated", "generated.parquet", depends, work)
+        self.examples_hash = fingerprint(
+            self.examples_hash, table_hash(self.run.read_table("generated.parquet"))
+        )
+
+    def _task(self) -> dict[str, Any]:
+        return self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal"})
+
+    def labeled(self) -> None:
+        def work() -> Mapping[str, Any]:
+            examples = self.run.read_table("examples.parquet")
+            if self.recipe.generate is not None:
+                examples = add_generated(examples, self.run.read_table("generated.parquet"))
+            frame, info = label_rows(
+                examples,
                 self.recipe,
                 base=self.base,
                 store=self.store,
@@ -171,13 +208,22 @@ class _Pipeline:
             self.run.write_table("labeled.parquet", frame)
             return info
 
-        if self.recipe.teacher.engine == "llama.cpp":
-            teacher["files"] = files_mark(self.recipe.teacher.model, "teacher", self.base)
-        depends = [self.examples_hash, task, teacher]
-        # Rows that a busy server failed on may be answered now; all others are in the store.
+        depends = [
+            self.examples_hash,
+            self._task(),
+            answers_depend_on(self.recipe.teacher, self.base),
+            *([self.recipe.privacy.model_dump(mode="json")] if self.recipe.privacy else []),
+            *(
+                [self.recipe.seed, self.recipe.embedder]
+                if any(t.demonstrations.choose != "fixed" for t in self.recipe.teacher.asked())
+                else []
+            ),
+        ]
+        # Rows that a busy server failed on, or that no budget was left for, may be answered now; all
+        # others are in the store.
         self.stage(
             "labeled", "labeled.parquet", depends, work,
-            settled=lambda info: "server" not in info["errors"],
+            settled=lambda info: not {"server", "budget"} & info["errors"].keys(),
         )  # fmt: skip
 
     def curated(self) -> None:
@@ -268,7 +314,7 @@ class _Pipeline:
         return Run(self.run.path, self.stages, metrics, goal, verdict)
 
 
-_UNTIL = ("examples", "labeled", "curated", "student", "predictions")
+_UNTIL = ("examples", "generated", "labeled", "curated", "student", "predictions")
 
 
 class Options(TypedDict, total=False):

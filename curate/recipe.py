@@ -12,46 +12,51 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 import filters
 import labelers
 from curate.exceptions import RecipeError
-from curate.recipe_checks import find_disagreements, nearest, read_filter
+from curate.recipe_checks import (
+    answer_rule,
+    find_disagreements,
+    nearest,
+    read_answer_rule,
+    read_filter,
+)
 from curate.recipe_files import Places, may_be_secret, read_recipe, set_value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=False)
-
-
-class DemonstrationSection(_Section):
-    """One worked example; see :class:`labelers.Demonstration`."""
-
-    input: str
-    label: str
-    rationale: str | None = None
-    choices: list[str] | None = None
-
+from curate.recipe_teachers import (
+    ENGINES,
+    AskedTeacher,
+    BudgetSection,
+    DemonstrationSection,
+    LimitsSection,
+    MemberSection,
+    PricesSection,
+    Section,
+    TeacherSection,
+)
 
 MetricName = Literal["accuracy", "macro_f1"]
 
 
-class TaskSection(_Section):
+class TaskSection(Section):
     """What is to be decided, how a row is shown, and what counts as good enough."""
 
     instruction: str
     template: str = "{{ text }}"
     labels: list[str] | None = None
     choices: str | None = None
-    demonstrations: list[DemonstrationSection] = []
+    demonstrations: list[DemonstrationSection] = Field(default_factory=list)
     answer_name: Annotated[str, Field(min_length=1)] = "Label"
     answer_form: Literal["text", "letter"] | None = None
-    metrics: list[MetricName] = ["accuracy", "macro_f1"]
-    goal: dict[MetricName, Annotated[float, Field(ge=0, le=1)]] = {}
+    answer: Annotated[Any, AfterValidator(read_answer_rule)] = None
+    stop: list[str] = Field(default_factory=list)
+    on_two: Literal["unread", "first"] = "unread"
+    metrics: list[MetricName] = Field(default=["accuracy", "macro_f1"])
+    goal: dict[MetricName, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     def task(self) -> labelers.Task:
         """The section as the task that labelers and sources work with."""
@@ -60,21 +65,16 @@ class TaskSection(_Section):
             template=self.template,
             labels=tuple(self.labels) if self.labels is not None else None,
             choices=self.choices,
-            demonstrations=tuple(
-                labelers.Demonstration(
-                    input=d.input,
-                    label=d.label,
-                    rationale=d.rationale,
-                    choices=tuple(d.choices) if d.choices else None,
-                )
-                for d in self.demonstrations
-            ),
+            demonstrations=tuple(each.demonstration() for each in self.demonstrations),
             answer_name=self.answer_name,
             answer_form=self.answer_form,
+            answer=answer_rule(self.answer),
+            stop=tuple(self.stop),
+            on_two=self.on_two,
         )
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """Where rows come from and which columns mean what. See docs/data.md."""
 
     train: str
@@ -83,101 +83,48 @@ class DataSection(_Section):
     gold: str | None = None
     group: str | None = None
     id: str | None = None
-    ignore: list[str] = []
+    ignore: list[str] = Field(default_factory=list)
     encoding: str = "utf-8"
     limit: Annotated[int, Field(ge=1)] | None = None
     test_limit: Annotated[int, Field(ge=1)] | None = None
     max_characters: Annotated[int, Field(ge=1)] = 100_000
     overlap: Literal["error", "drop"] = "error"
+    pool: str | None = None
 
 
-class PricesSection(_Section):
-    """US dollars per million tokens."""
+class GenerateSection(Section):
+    """New rows that a teacher writes for the training set; see :func:`labelers.generate`."""
 
-    prompt: Annotated[float, Field(ge=0)]
-    completion: Annotated[float, Field(ge=0)]
-
-
-class _LabelingSection(_Section):
-    mode: Literal["score", "cot"] = "score"
-    rationales: bool = True
-    calibration: Literal["batch"] | None = "batch"
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    max_rationale_tokens: Annotated[int, Field(ge=1)] = 48
-
-
-class LlamaCppSection(_LabelingSection):
-    """A GGUF model in this process."""
-
-    engine: Literal["llama.cpp"]
-    model: str
-    api: Literal["chat", "completions"] = "completions"
-    slots: Annotated[int, Field(ge=1, le=64)] = 4
-    context: Annotated[int, Field(ge=256)] = 2048
-    threads: Annotated[int, Field(ge=1)] | None = None
+    labels: dict[str, Annotated[int, Field(ge=1)]]
+    teacher: AskedTeacher | None = None
+    per_cluster: bool = False
+    attributes: dict[str, list[str]] = Field(default_factory=dict)
+    shots: Annotated[int, Field(ge=1, le=64)] = 3
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.9
+    max_tokens: Annotated[int, Field(ge=1)] = 96
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.7
+    max_requests: Annotated[int, Field(ge=1)] | None = None
 
 
-class OpenAISection(_LabelingSection):
-    """A model behind an OpenAI-compatible server."""
+class PrivacySection(Section):
+    """Personal data that is replaced before anything is sent; see :class:`labelers.Redaction`."""
 
-    engine: Literal["openai"]
-    model: str
-    base_url: str | None = None
-    api_key_env: str | None = None
-    api: Literal["chat", "completions"] = "chat"
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
-    revision: str | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 20
-    prices: PricesSection | None = None
-    attempts: Annotated[int, Field(ge=1)] = 6
+    entities: list[str] | None = None
+    regions: list[str] | None = None
+    model: str | None = None
 
-    @field_validator("api_key_env")
-    @classmethod
-    def _names_a_variable(cls, value: str | None) -> str | None:
-        # A key pasted where its variable's name belongs would end up in run folders.
-        letters = (value or "A").replace("_", "")
-        if not (letters.isalnum() and letters.isascii() and letters.upper() == letters):
-            raise ValueError(
-                "must be the name of an environment variable in capital letters, such as "
-                "OPENAI_API_KEY, never the key itself"
-            )
-        return value
+    def redaction(self) -> labelers.Redaction:
+        """The section as labelers work with it.
 
-    @field_validator("base_url")
-    @classmethod
-    def _holds_no_password(cls, value: str | None) -> str | None:
-        if value is not None and "@" in urlsplit(value).netloc:
-            raise ValueError(
-                "must hold no name and password, which would be kept with every run: put the key "
-                "into an environment variable and its name into api_key_env"
-            )
-        return value
+        Raises:
+            labelers.PrivacyError: If an entity is unknown or what it needs is not installed.
+        """
+        given = {"entities": self.entities, "regions": self.regions}
+        chosen = {name: tuple(value) for name, value in given.items() if value is not None}
+        return labelers.Redaction(model=self.model, **chosen)
 
 
-class RecordedSection(_Section):
-    """What a teacher said before: a column of the data, or a JSONL log beside it."""
-
-    engine: Literal["recorded"]
-    column: str | None = None
-    log: str | None = None
-    name: str = "recorded"
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> RecordedSection:
-        if (self.column is None) == (self.log is None):
-            raise ValueError(
-                "give either `column`, which holds the outputs, or `log`, a JSONL file with "
-                "`prompt` (or `id`) and `response`"
-            )
-        return self
-
-
-TeacherSection = Annotated[
-    LlamaCppSection | OpenAISection | RecordedSection, Field(discriminator="engine")
-]
-
-
-class StudentSection(_Section):
+class StudentSection(Section):
     """The student and how it is trained; see :func:`student.train`."""
 
     model: str = "flan-t5-small"
@@ -193,7 +140,7 @@ class StudentSection(_Section):
     with_gold: bool = False
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe, checked.
 
     ``filters`` holds (name, arguments) pairs in the order in which they judge. Without an
@@ -204,9 +151,13 @@ class Recipe(_Section):
     task: TaskSection
     data: DataSection
     teacher: TeacherSection
-    filters: list[Annotated[tuple[str, dict[str, Any]], BeforeValidator(read_filter)]] = []
+    filters: list[Annotated[tuple[str, dict[str, Any]], BeforeValidator(read_filter)]] = Field(
+        default_factory=list
+    )
     embedder: str | None = "all-minilm-l6-v2"
     student: StudentSection = StudentSection()
+    generate: GenerateSection | None = None
+    privacy: PrivacySection | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def built_filters(self) -> list[Any]:
@@ -286,16 +237,11 @@ _WORDS = {
     "string_pattern_mismatch": "may hold letters, digits, dots, dashes and underscores only, and begins "
     "with a letter or digit: the run folder bears it",
 }
-_ENGINES: dict[str, type[BaseModel]] = {
-    "llama.cpp": LlamaCppSection,
-    "openai": OpenAISection,
-    "recorded": RecordedSection,
-}
 
 
 def _describe(error: Any) -> tuple[tuple[str, ...], str]:
     """One of pydantic's errors as the path of its key and a message."""
-    path = tuple(str(part) for part in error["loc"] if part not in _ENGINES)
+    path = tuple(str(part) for part in error["loc"] if part not in ENGINES)
     key, value = ".".join(path), error["input"]
     if error["type"] == "extra_forbidden":
         shown = _shown(path, value)
@@ -306,10 +252,10 @@ def _describe(error: Any) -> tuple[tuple[str, ...], str]:
     if error["type"] == "missing":
         return path, f"the key {key!r} is missing; `curate init` writes a commented example"
     if error["type"] == "union_tag_not_found":
-        return path, f"teacher.engine is missing: known are {', '.join(_ENGINES)}"
+        return path, f"teacher.engine is missing: known are {', '.join(ENGINES)}"
     if error["type"] == "union_tag_invalid":
         engine = value.get("engine")
-        return (*path, "engine"), f"teacher.engine is {engine!r}{nearest(str(engine), _ENGINES)}"
+        return (*path, "engine"), f"teacher.engine is {engine!r}{nearest(str(engine), ENGINES)}"
     if path[-1] == "[key]":
         *parents, metric, _ = path
         known = nearest(metric, ["accuracy", "macro_f1"])
@@ -335,10 +281,15 @@ def _known_keys(place: Sequence[Any]) -> list[str]:
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
-    **_ENGINES,
+    **ENGINES,
     "task": TaskSection,
     "demonstrations": DemonstrationSection,
     "data": DataSection,
     "student": StudentSection,
+    "generate": GenerateSection,
+    "privacy": PrivacySection,
     "prices": PricesSection,
+    "budget": BudgetSection,
+    "limits": LimitsSection,
+    "members": MemberSection,
 }

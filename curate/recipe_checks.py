@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import filters
@@ -12,6 +12,7 @@ import labelers
 
 if TYPE_CHECKING:
     from curate.recipe import Recipe
+    from curate.recipe_teachers import AskedSection
 
 #: The path of a key, and what is wrong with it.
 Finding = tuple[tuple[str, ...], str]
@@ -19,7 +20,13 @@ Finding = tuple[tuple[str, ...], str]
 
 def find_disagreements(recipe: Recipe) -> list[Finding]:
     """Everything that is wrong with a recipe whose sections are each well-formed."""
-    findings = [*_demonstrations(recipe), *_teacher_and_student(recipe), *_filters(recipe)]
+    findings = [
+        *_demonstrations(recipe),
+        *_teacher_and_student(recipe),
+        *_generation(recipe),
+        *_privacy(recipe),
+        *_filters(recipe),
+    ]
     task = recipe.task
     try:
         # Without the demonstrations, each of which has been looked at with its line.
@@ -54,9 +61,7 @@ def _demonstrations(recipe: Recipe) -> Iterator[Finding]:
                 f"{'.'.join(key)}.label is {demonstration.label!r}, which is not one of {allowed}: "
                 "correct the label or add it to the set",
             )
-        if recipe.teacher.engine == "recorded":
-            continue
-        if recipe.teacher.mode == "cot" and demonstration.rationale is None:
+        if any(t.mode == "cot" for t in recipe.teacher.asked()) and demonstration.rationale is None:
             yield (
                 key,
                 f"{'.'.join(key)} has no rationale, and teacher.mode is 'cot', which shows one in each: "
@@ -65,21 +70,21 @@ def _demonstrations(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
-    task, teacher, student = recipe.task, recipe.teacher, recipe.student
+    task, student = recipe.task, recipe.student
     closed = task.labels is not None or task.choices is not None
-    if teacher.engine != "recorded" and teacher.mode == "score":
-        if not closed:
-            yield (
-                ("teacher", "mode"),
-                "teacher.mode is 'score', which needs task.labels or task.choices, and the task has "
-                "neither: set teacher.mode to cot",
-            )
-        if student.objective == "multitask" and not teacher.rationales:
-            yield (
-                ("teacher", "rationales"),
-                "student.objective is 'multitask', which learns from rationales, and "
-                "teacher.rationales is false: set it to true, or student.objective to label",
-            )
+    teachers = list(recipe.teacher.asked())
+    for teacher in teachers:
+        yield from _asked(recipe, teacher, closed)
+    if (
+        student.objective == "multitask"
+        and teachers
+        and not any(t.mode == "cot" or t.rationales for t in teachers)
+    ):
+        yield (
+            ("teacher", "rationales"),
+            "student.objective is 'multitask', which learns from rationales, and "
+            "teacher.rationales is false: set it to true, or student.objective to label",
+        )
     if "macro_f1" in task.goal and task.labels is None:
         yield (
             ("task", "goal", "macro_f1"),
@@ -95,8 +100,70 @@ def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
                 )
 
 
+def _asked(recipe: Recipe, teacher: AskedSection, closed: bool) -> Iterator[Finding]:
+    """What one teacher's settings say against one another or against the task."""
+    score = teacher.mode == "score"
+    if score and not closed:
+        yield (
+            ("teacher", "mode"),
+            "teacher.mode is 'score', which needs task.labels or task.choices, and the task has "
+            "neither: set teacher.mode to cot",
+        )
+    if score and (teacher.samples > 1) != (teacher.probabilities == "votes"):
+        yield (
+            ("teacher", "samples"),
+            f"teacher.samples is {teacher.samples} and teacher.probabilities is {teacher.probabilities!r}: "
+            "in mode score several samples are drawn by `probabilities: votes`, which needs at least 2",
+        )
+    if teacher.calibration in ("temperature", "isotonic") and recipe.data.gold is None:
+        yield (
+            ("teacher", "calibration"),
+            f"teacher.calibration is {teacher.calibration!r}, which is fitted on human labels, and data.gold "
+            "is not set: name their column there, or use batch",
+        )
+    if teacher.budget is not None and teacher.budget.usd is not None and not _has_prices(teacher):
+        yield (
+            ("teacher", "budget", "usd"),
+            f"teacher.budget.usd is {teacher.budget.usd}, and the teacher has no prices: give teacher.prices "
+            "in US dollars per million tokens, or a budget in tokens",
+        )
+    shown = teacher.demonstrations
+    if shown.written and recipe.data.gold is None:
+        yield (
+            ("teacher", "demonstrations", "written"),
+            "teacher.demonstrations.written has the teacher explain human labels, and data.gold is not set: "
+            "name their column there",
+        )
+    if shown.choose == "similar" and recipe.embedder is None:
+        yield (
+            ("teacher", "demonstrations", "choose"),
+            "teacher.demonstrations.choose is 'similar', which needs embeddings, and embedder is null: name "
+            "an embedder, or choose random",
+        )
+    most = len(recipe.task.demonstrations) + shown.written
+    if shown.choose != "fixed" and most < shown.shots:
+        yield (
+            ("teacher", "demonstrations", "shots"),
+            f"teacher.demonstrations.shots is {shown.shots}, and there are {most} demonstrations to choose "
+            "from: give more under task.demonstrations, or show fewer",
+        )
+
+
+def _has_prices(teacher: AskedSection) -> bool:
+    from curate.recipe_teachers import OpenAISection
+
+    if teacher.prices is not None:
+        return True
+    # OpenAI's own models have prices in a built-in table.
+    return (
+        isinstance(teacher, OpenAISection)
+        and teacher.base_url is None
+        and labelers.known_prices(teacher.model) is not None
+    )
+
+
 def _columns(recipe: Recipe, task: labelers.Task) -> Iterator[Finding]:
-    data, teacher = recipe.data, recipe.teacher
+    data = recipe.data
     read = task.columns
     if data.gold is not None and data.gold in read:
         key = "choices" if data.gold == task.choices else "template"
@@ -105,27 +172,103 @@ def _columns(recipe: Recipe, task: labelers.Task) -> Iterator[Finding]:
             f"task.{key} reads the column {data.gold!r}, which is data.gold: the teacher and the student "
             "would be shown the answer; take it out",
         )
-    column = teacher.column if teacher.engine == "recorded" else None
-    if column is not None and column == data.gold:
-        yield (
-            ("teacher", "column"),
-            f"teacher.column names {column!r}, which is data.gold: the human labels would pass for the "
-            "teacher's; name the column of what the teacher said",
-        )
-    elif column is not None and column in read:
-        yield (
-            ("teacher", "column"),
-            f"teacher.column names {column!r}, which task.template reads: the student would be shown the "
-            "answer; take it out of the template",
-        )
+    yield from _recorded(recipe, read)
     named = [("data.gold", data.gold), ("data.group", data.group), ("data.id", data.id)]
-    named += [("teacher.column", column), *(("task.template", name) for name in sorted(read))]
+    named += [("teacher.column", column) for column in recipe.teacher.columns()]
+    named += [("task.template", name) for name in sorted(read)]
     for key, name in named:
         if name is not None and name in data.ignore:
             yield (
                 ("data", "ignore"),
                 f"data.ignore leaves out the column {name!r}, which {key} names: take it off the list",
             )
+
+
+def _recorded(recipe: Recipe, read: Collection[str]) -> Iterator[Finding]:
+    for column in recipe.teacher.columns():
+        if column == recipe.data.gold:
+            yield (
+                ("teacher", "column"),
+                f"teacher.column names {column!r}, which is data.gold: the human labels would pass for the "
+                "teacher's; name the column of what the teacher said",
+            )
+        elif column in read:
+            yield (
+                ("teacher", "column"),
+                f"teacher.column names {column!r}, which task.template reads: the student would be shown the "
+                "answer; take it out of the template",
+            )
+
+
+def _generation(recipe: Recipe) -> Iterator[Finding]:
+    """What is to be generated must be a label, and there must be somebody who can write it."""
+    wanted = recipe.generate
+    if wanted is None:
+        return
+    labels = recipe.task.labels
+    if labels is None:
+        yield (
+            ("generate",),
+            "generate writes rows for a label, and the task has no task.labels: leave it out",
+        )
+        return
+    for label in wanted.labels:
+        if label not in labels:
+            yield (
+                ("generate", "labels", label),
+                f"generate.labels names {label!r}{nearest(label, labels)}",
+            )
+    if wanted.teacher is None and len(list(recipe.teacher.asked())) != 1:
+        yield (
+            ("generate", "teacher"),
+            f"generate needs one teacher who writes, and teacher.engine is {recipe.teacher.engine!r}: name "
+            "one under generate.teacher",
+        )
+    if wanted.per_cluster and recipe.embedder is None:
+        yield (
+            ("generate", "per_cluster"),
+            "generate.per_cluster needs embeddings, and embedder is null: name an embedder",
+        )
+
+
+def _privacy(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.privacy is not None:
+        try:
+            recipe.privacy.redaction()
+        except labelers.PrivacyError as error:
+            yield ("privacy",), f"privacy: {error}"
+
+
+def read_answer_rule(value: Any) -> Any:
+    """Check how the recipe says an answer is read: ``number``, ``equation``, ``{regex: …}``, ``{json: …}``.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if value is not None:
+        answer_rule(value)
+    return value
+
+
+def answer_rule(value: Any) -> labelers.AnswerRule | None:
+    """The rule that a recipe's ``task.answer`` names.
+
+    Raises:
+        ValueError: If there is none of this form, or its pattern or field cannot be used.
+    """
+    if value is None:
+        return None
+    if value in ("number", "equation"):
+        return labelers.Number() if value == "number" else labelers.Equation()
+    if isinstance(value, Mapping) and len(value) == 1:
+        (form, said), *_ = value.items()
+        if form in ("regex", "json") and isinstance(said, str):
+            return (
+                labelers.Pattern(pattern=said)
+                if form == "regex"
+                else labelers.JsonField(field=said)
+            )
+    raise ValueError("must be number, equation, {regex: pattern} or {json: field}")
 
 
 def _filters(recipe: Recipe) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from curate.recipe_teachers import LlamaCppSection
+
 if TYPE_CHECKING:
     from curate.recipe import Recipe
 
@@ -54,8 +56,10 @@ def check_models(recipe: Recipe, base: Path) -> None:
         (recipe.student.model, "student"),
         (recipe.embedder, "embedder"),
     ]
-    if recipe.teacher.engine == "llama.cpp":
-        named.append((recipe.teacher.model, "teacher"))
+    writer = recipe.generate.teacher if recipe.generate else None
+    for teacher in (*recipe.teacher.asked(), *([writer] if writer else [])):
+        if isinstance(teacher, LlamaCppSection):
+            named.append((teacher.model, "teacher"))
     for reference, kind in named:
         built_in = reference in assets.built_in_names(kind)
         if reference is not None and not built_in and not reference.startswith("hf:"):

@@ -27,7 +27,7 @@ def result_table(metrics: Mapping[str, Any]) -> str:
                 f"{f1['value']:.1%}" if f1 else _NONE, _interval(f1) if f1 else _NONE, f"{found['n']:,}",
             )
         )  # fmt: skip
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def median_table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -41,14 +41,15 @@ def median_table(runs: Sequence[Mapping[str, Any]]) -> str:
                 f"{min(values):.1%} to {max(values):.1%}", str(len(values)),
             )
         )  # fmt: skip
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _interval(metric: Mapping[str, float]) -> str:
     return f"{metric['low']:.1%} to {metric['high']:.1%}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text, its first row being the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()

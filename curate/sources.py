@@ -22,6 +22,7 @@ RESERVED = frozenset(
     [
         *("id", "input", "choices", "gold", "split", "group", "source", "label", "rationale"),
         *("label_probs", "label_source", "off_label_mass", "confidence", "votes", "agreement"),
+        "rationales",
         *("finish_reason", "teacher", "prompt_key", "prompt_tokens", "completion_tokens"),
         *("cost_usd", "error", "keep", "reason", "cluster", "weight", "copies", "review"),
         *("map_x", "map_y"),

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filters
-import labelers
 from curate.exceptions import CurateError
-from curate.recipe import LlamaCppSection, OpenAISection, Recipe, RecordedSection
+from curate.recipe import Recipe
 from curate.recipe_checks import needs_embeddings
 from curate.references import resolve_model
 from curate.run_folder import RunFolder
-from curate.splits import normalised
-from curate.tables import read_log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,118 +29,6 @@ def no_progress(stage: str, event: Mapping[str, Any]) -> None:
 
 def _fetching(on_progress: OnProgress) -> Callable[[Mapping[str, Any]], None]:
     return lambda event: on_progress("assets", event)
-
-
-def build_teacher(recipe: Recipe, base: Path, on_progress: OnProgress) -> labelers.Teacher:
-    """The recipe's teacher, ready to be asked."""
-    section = recipe.teacher
-    if isinstance(section, LlamaCppSection):
-        return labelers.LlamaCpp(
-            model_path=resolve_model(section.model, "teacher", base, _fetching(on_progress)),
-            name=section.model,
-            api=section.api,
-            slots=section.slots,
-            context=section.context,
-            threads=section.threads,
-        )
-    if isinstance(section, OpenAISection):
-        prices = section.prices
-        return labelers.OpenAICompatible(
-            model=section.model,
-            base_url=section.base_url or "",
-            api_key_env=section.api_key_env,
-            api=section.api,
-            concurrency=section.concurrency,
-            revision=section.revision,
-            top_logprobs=section.top_logprobs,
-            prices=labelers.Prices(prices.prompt, prices.completion) if prices else None,
-        )
-    raise CurateError(f"the teacher {section.name!r} is recorded: there is no one to ask")
-
-
-def label_rows(
-    examples: pd.DataFrame,
-    recipe: Recipe,
-    *,
-    base: Path,
-    store: Path,
-    on_progress: OnProgress = no_progress,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Label all rows; gold is taken away before and put back after.
-
-    Returns:
-        The rows with the label columns, and what the run report says of the stage.
-    """
-    section = recipe.teacher
-    task = recipe.task.task()
-    blind = examples.drop(columns=["gold"])
-    last: list[labelers.Progress] = []
-    totals: Counter[str] = Counter()
-
-    def tell(progress: labelers.Progress) -> None:
-        last[:] = [progress]
-        on_progress("label", vars(progress))
-
-    if isinstance(section, RecordedSection):
-        outputs = _recorded_outputs(examples, section, base)
-        labelled = labelers.label_recorded(
-            blind, task, outputs, teacher=section.name, on_progress=tell
-        )
-    else:
-        limits = labelers.Limits(attempts=getattr(section, "attempts", 6))
-        labelled = labelers.label(
-            blind,
-            task,
-            build_teacher(recipe, base, on_progress),
-            mode=section.mode,
-            rationales=section.rationales,
-            calibration=section.calibration,
-            store=store,
-            limits=limits,
-            max_tokens=section.max_tokens,
-            max_rationale_tokens=section.max_rationale_tokens,
-            on_progress=tell,
-        )
-    frame = labelled.to_pandas()
-    frame.insert(list(examples.columns).index("gold"), "gold", examples["gold"].to_numpy())
-    errors = frame["error"].dropna()
-    totals.update(error.split(":", 1)[0] for error in errors)
-    if len(errors) == len(frame):
-        raise CurateError(
-            f"no row of {len(frame)} was labelled; the first error is: {errors.iloc[0]}. See to the task's "
-            "instruction and labels, or to the teacher"
-        )
-    progress = last[-1] if last else None
-    return frame, {
-        "rows": len(frame),
-        "labelled": int(frame["label"].notna().sum()),
-        "rationales": int(frame["rationale"].notna().sum()),
-        "errors": dict(totals),
-        "asked": progress.asked if progress else 0,
-        "from_store": progress.reused if progress else 0,
-        "prompt_tokens": progress.prompt_tokens if progress else 0,
-        "completion_tokens": progress.completion_tokens if progress else 0,
-        "cost_usd": progress.cost_usd if progress else None,
-        "teacher": str(frame["teacher"].iloc[0]),
-        "notes": list(progress.notes) if progress else [],
-    }
-
-
-def _recorded_outputs(examples: pd.DataFrame, section: RecordedSection, base: Path) -> list[Any]:
-    if section.column is not None:
-        if section.column not in examples.columns:
-            raise CurateError(
-                f"teacher.column names {section.column!r}, which the data lacks; it has "
-                f"{', '.join(examples.columns)}"
-            )
-        return list(examples[section.column])
-    assert section.log is not None
-    by_id, by_prompt = read_log(base / section.log)
-    by_text = {normalised(prompt): response for prompt, response in by_prompt.items()}
-    return [
-        by_id.get(i, by_text.get(normalised(text)))
-        for i, text in zip(examples["id"], examples["input"], strict=True)
-    ]
 
 
 def filter_rows(

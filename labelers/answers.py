@@ -7,38 +7,42 @@ guessed label costs the student more than a missing one.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from labelers.tasks import EDGES, LETTERS, Task, plain
+from labelers.answer_rules import Equation, JsonField, Number, Pattern
+from labelers.equations import read_equation, read_whole_equation
+from labelers.markers import comments, find_markers, unwrapped
+from labelers.named_labels import match, match_whole
+from labelers.prompts import answer_text
+from labelers.sentences import REACH, UnreadError
+from labelers.tasks import LETTERS, Task
+from labelers.values import match_number, read_json, read_number, read_pattern, read_whole_number
 
-#: What a completion-style teacher writes when it runs past its answer into a next example.
-OVER_GENERATION = ("\n\nQ:", "\nQ:", "\n\nQuestion:", "\n\nReview:", "\n\nInput:", "\n\n\n")
+#: What a teacher writes when it runs past its answer, into a next example or out of its turn.
+OVER_GENERATION = (
+    "\n\nQ:", "\nQ:", "\n\nQuestion:", "\n\nReview:", "\n\nInput:", "\n\nHuman:", "\n\nUser:", "\n\n\n",
+    "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>",
+)  # fmt: skip
 
-_MARKER = re.compile(
-    r"(?:\b(?:so|thus|hence|therefore)\b[,:]?\s*)?\b(?:the\s+)?(?:final\s+|correct\s+)?"
-    r"(?:answer|label)\s*(?:is\b|:)\s*:?\s*",
-    re.IGNORECASE,
-)
-# ASCII, or the long s and the Kelvin sign would count as letters of options.
-_LETTER = re.compile(
-    r"^[\s\"'`*]*(?:option\s+)?(?:\(\s*([a-z])\s*\)|([a-z])[ \t]*(?:[).:]|\n|$))",
-    re.IGNORECASE | re.ASCII,
-)
-_BRACKETED = re.compile(r"\(\s*([a-z])\s*\)", re.ASCII)
-#: Where the clause that holds the answer ends: another label beyond it is no rival.
-_CLAUSE = re.compile(
-    r"[.!?;](?:\s|$)|\n|\b(?:because|since|as|not|rather|instead|despite|although|though)\b"
-)
+_THINKING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+
+_Read = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: ``label`` is None where nothing could be, and ``problem`` then says why."""
+    """What was read: ``label`` is None where nothing could be, and ``problem`` then says why.
+
+    ``rationale`` is what stands before the answer; ``reasoning`` what the teacher thought in tags of
+    its own (:func:`split_thinking`).
+    """
 
     label: str | None
     rationale: str | None = None
     problem: str | None = None
+    reasoning: str | None = None
 
 
 def read_answer(
@@ -46,39 +50,183 @@ def read_answer(
 ) -> Reading:
     """Read the label, and the rationale before it, from a teacher's free text.
 
-    The text is cut where the teacher ran on into another example. The answer stands behind "the
-    answer is" (the last such place that names a label), or is the whole text. With options it is
-    read by its letter first and by its text otherwise: on CommonsenseQA answers of a
+    What a reasoning teacher thought in tags is set aside, and the text is cut where the teacher ran on
+    into another example or to one of ``task.stop``. The answer stands behind "the answer is" (the last
+    such place that names one), or is the whole text. It is read by ``task.answer`` where that is set.
+    Options are read by their letter first and by their text otherwise: on CommonsenseQA answers of a
     540-billion-parameter teacher the letter is right 2.5 points more often. An answer that names two
-    labels ("(a) or (b)", or a letter with another option's text) is unread.
+    labels ("(a) or (b)", or a letter with another option's text) is unread, unless ``task.on_two`` says
+    that the first one counts.
 
     Args:
         text: The raw output.
-        task: The task; it says whether answers are closed and whether letters are used.
+        task: The task; it says how an answer is read.
         choices: The labels allowed for this row; None for free text.
-        cut_off: Whether the teacher was stopped in the middle; a label that ends the text may then
-            be the beginning of a longer answer, and is unread.
+        cut_off: Whether the teacher was stopped in the middle; an answer that ends the text may then
+            be the beginning of a longer one, and is unread.
     """
-    if not text or not text.strip():
+    # Half a surrogate pair, which a server can send in JSON, is no text that could be stored.
+    reasoning, said = split_thinking(
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+    try:
+        reading = _read(said, task, choices, cut_off)
+    except UnreadError as unread:
+        reading = Reading(None, problem=f"{unread}, in {_quote(said)}")
+    if reasoning is not None and not said:
+        reading = Reading(
+            None, problem=f"the teacher thought, and gave no answer: {_quote(reasoning)}"
+        )
+    return replace(reading, reasoning=reasoning)
+
+
+def _read(said: str, task: Task, choices: Sequence[str] | None, cut_off: bool) -> Reading:
+    body = _cut(said, task)
+    if not body.strip():
         return Reading(None, problem="the answer is empty")
-    body = _cut(text, task)
-    markers = list(_MARKER.finditer(body))
+    rule, first = task.answer, task.on_two == "first"
+    if isinstance(rule, JsonField):
+        found = read_json(body, rule)
+        return Reading(_label(found.value, task, choices), _tidy(found.rationale or ""))
+    if isinstance(rule, Pattern):
+        value = read_pattern(body, rule.pattern, cut_off, first=first)
+        return Reading(_label(value, task, choices))
+    markers = find_markers(body, task.answer_name)
+    if isinstance(rule, Equation):
+        read, read_whole = (
+            partial(read, cut_off=cut_off) for read in (read_equation, read_whole_equation)
+        )
+        return _read_marked(body, markers, read, read_whole) or _no("equation", body)
+    if isinstance(rule, Number):
+        read, read_whole = (
+            partial(read, cut_off=cut_off, first=first) for read in (read_number, read_whole_number)
+        )
+        reading = _read_marked(body, markers, read, read_whole) or _no("number", body)
+        if choices is None or reading.label is None:
+            return reading
+        label = match_number(reading.label, choices)
+        return (
+            replace(reading, label=label) if label else _no(f"one label of {list(choices)}", body)
+        )
     if choices is None:
         return _read_free(body, markers)
-    label: str | None = None
+    return _read_label(said, body, markers, task, choices, cut_off)
+
+
+def _read_label(
+    said: str,
+    body: str,
+    markers: list[re.Match[str]],
+    task: Task,
+    choices: Sequence[str],
+    cut_off: bool,
+) -> Reading:
+    if not cut_off and (exact := _exact(said, body, markers, task, choices)):
+        return exact
+    try:
+        reading = _read_marked(
+            body,
+            markers,
+            lambda answer: match(answer, task, choices, cut_off),
+            lambda whole: match_whole(whole, task, choices, cut_off),
+        )
+    except UnreadError as unread:
+        return _no(f"one label of {list(choices)}", body, f": {unread}")
+    return reading or _no(f"one label of {list(choices)}", body)
+
+
+def _read_marked(
+    body: str, markers: list[re.Match[str]], read: _Read, read_whole: _Read
+) -> Reading | None:
+    """Read behind the last marker that an answer follows, or else the whole body.
+
+    Raises:
+        UnreadError: If the last place that speaks of answers settles on none: an earlier one is a guess.
+    """
     for marker in reversed(markers):
-        answer = body[marker.end() :]
-        label = _match(answer, task, choices, cut_off)
-        if label is not None:
-            return Reading(label, _tidy(body[: marker.start()]))
-        if _names_any(answer, task, choices):
-            # It speaks of labels and settles on none: an earlier place would be a guess.
-            break
-    else:
-        label = _match_whole(body, task, choices, cut_off)
-    if label is not None:
+        said = unwrapped(body[marker.end() : marker.end() + REACH], marker)
+        answer = read(said)
+        if answer is not None:
+            return Reading(answer, _tidy(body[: marker.start()]))
+        if not comments(said):
+            raise UnreadError(f"nothing that can be read follows {marker.group().strip()!r}")
+    answer = read_whole(body)
+    return None if answer is None else Reading(answer)
+
+
+def _label(value: str, task: Task, choices: Sequence[str] | None) -> str:
+    """The label that a value found by a rule names; the value itself for free text.
+
+    Raises:
+        UnreadError: If it names none.
+    """
+    if choices is None:
+        return value
+    if value in choices:
+        return value
+    try:
+        label = match_whole(value, task, choices, False)
+    except UnreadError:
+        label = None
+    if label is None:
+        raise UnreadError(f"{value!r} is no label of {list(choices)}")
+    return label
+
+
+def _exact(
+    said: str, body: str, markers: list[re.Match[str]], task: Task, choices: Sequence[str]
+) -> Reading | None:
+    """The label where the text, or what follows a marker, is a label letter by letter."""
+    named = choices[: len(LETTERS)] if task.form == "letter" else choices
+    written = {answer_text(task, choice, choices).strip(): choice for choice in named}
+    if len(written) < len(set(named)):
+        return None
+    if (label := written.get(said.strip())) is not None:
         return Reading(label)
-    return Reading(None, problem=f"no one label of {list(choices)} could be read in {_quote(body)}")
+    longest = max(map(len, written), default=0) + 20
+    for marker in markers:
+        if len(body) - marker.end() <= longest:
+            tail = body[marker.end() :].strip()
+            meant = {written[t] for t in (tail, tail.removesuffix(".")) if t in written}
+            if len(meant) == 1:
+                return Reading(meant.pop(), _tidy(body[: marker.start()]))
+    return None
+
+
+def split_thinking(text: str) -> tuple[str | None, str]:
+    """Split what a reasoning teacher thought from what it then answered.
+
+    Thought stands between ``<think>`` and ``</think>`` (or ``thinking``, ``thought``,
+    ``reasoning``). Without an opening tag all before the closing one is thought, because some servers
+    strip the opening one. An opening tag alone means that the teacher was stopped while it thought: all
+    is thought, and the answer is empty.
+
+    Args:
+        text: The raw output.
+
+    Returns:
+        The thought, or None where there is none, and the answer. A text without tags comes back
+        unchanged.
+    """
+    thought: list[str] = []
+    answer: list[str] = []
+    depth = end = 0
+    for tag in _THINKING.finditer(text):
+        (thought if depth else answer).append(text[end : tag.start()])
+        end = tag.end()
+        if not tag.group(1):
+            depth += 1
+        elif depth:
+            depth -= 1
+        else:
+            thought += answer
+            answer = []
+    if end == 0:
+        return None, text
+    (thought if depth else answer).append(text[end:])
+    if depth:
+        thought, answer = [*answer, *thought], []
+    return "".join(thought).strip() or None, "".join(answer).strip()
 
 
 def _cut(text: str, task: Task) -> str:
@@ -87,93 +235,22 @@ def _cut(text: str, task: Task) -> str:
     lead = task.template.split("{", 1)[0].strip()
     stops = (*OVER_GENERATION, "\n" + lead) if lead.endswith(":") else OVER_GENERATION
     ends = [position for stop in stops if (position := body.find(stop)) > 0]
+    ends += [position for stop in task.stop if (position := body.find(stop)) >= 0]
     return body[: min(ends)] if ends else body
 
 
 def _read_free(body: str, markers: list[re.Match[str]]) -> Reading:
     if not markers:
         return Reading(body.strip())
-    answer = body[markers[-1].end() :].strip().split("\n")[0].strip().removesuffix(".")
+    spoken = [m for m in markers if not comments(body, m.end())]
+    marker = (spoken or markers)[-1]
+    answer = unwrapped(body[marker.end() :], marker)
+    answer = answer.strip().split("\n")[0].strip().removesuffix(".")
     if not answer:
         return Reading(
-            None, problem=f"nothing follows {markers[-1].group().strip()!r} in {_quote(body)}"
+            None, problem=f"nothing follows {marker.group().strip()!r} in {_quote(body)}"
         )
-    return Reading(answer, _tidy(body[: markers[-1].start()]))
-
-
-def _match(answer: str, task: Task, choices: Sequence[str], cut_off: bool) -> str | None:
-    """The label that ``answer`` begins with, by letter first where the task uses letters."""
-    found = _LETTER.match(answer) if task.form == "letter" else None
-    if found:
-        place = LETTERS.index((found.group(1) or found.group(2)).lower())
-        if place >= len(choices) or (cut_off and answer[found.end() - 1].isalnum()):
-            return None
-        rest, own = answer[found.end() :].casefold(), plain(choices[place])
-        if _begins(rest.lstrip(EDGES), own):
-            rest = rest.lstrip(EDGES)[len(own) :]
-    else:
-        text = answer.lstrip(EDGES).casefold()
-        begun = [i for i, choice in enumerate(choices) if _begins(text, plain(choice))]
-        if not begun:
-            return None
-        # The longest label, so that "very positive" is not read as "very".
-        place = max(begun, key=lambda i: len(plain(choices[i])))
-        rest = text[len(plain(choices[place])) :]
-        if cut_off and not rest.strip():
-            return None
-    return None if _has_rival(rest, place, task, choices) else choices[place]
-
-
-def _match_whole(body: str, task: Task, choices: Sequence[str], cut_off: bool) -> str | None:
-    """The label where the whole first line is that label: its letter, its text or both."""
-    first = body.strip().split("\n")[0]
-    found = _LETTER.match(first) if task.form == "letter" else None
-    said = plain(first[found.end() :]) if found else plain(first)
-    label = _match(body.strip() if cut_off else first, task, choices, cut_off)
-    if label is None or said not in ("", plain(label)):
-        return None
-    return label
-
-
-def _begins(text: str, wanted: str) -> bool:
-    """Whether ``text`` begins with the words ``wanted``: "1" does not begin "1.5" or "12"."""
-    if not wanted or not text.startswith(wanted):
-        return False
-    after = text[len(wanted) : len(wanted) + 2]
-    joined = after[:1] in "-'’" and after[1:].isalnum()
-    return not (after[:1].isalnum() or joined or (after[:1] == "." and after[1:].isdigit()))
-
-
-def _has_rival(rest: str, place: int, task: Task, choices: Sequence[str]) -> bool:
-    """Whether the answer's clause goes on to name another label."""
-    end = _CLAUSE.search(rest)
-    clause = rest[: end.start()] if end else rest
-    if not clause.strip():
-        return False
-    if task.form == "letter":
-        letters = {LETTERS.index(letter) for letter in _BRACKETED.findall(clause)}
-        if letters - {place}:
-            return True
-    own = plain(choices[place])
-    return any(_holds(clause, plain(choice)) for choice in choices if plain(choice) != own)
-
-
-def _names_any(answer: str, task: Task, choices: Sequence[str]) -> bool:
-    """Whether the sentence at the beginning of ``answer`` speaks of any label at all."""
-    sentence = re.split(r"[.!?;](?:\s|$)|\n", answer.lstrip().casefold(), maxsplit=1)[0]
-    if task.form == "letter" and (_LETTER.match(answer) or _BRACKETED.search(sentence)):
-        return True
-    return any(_holds(sentence, plain(choice)) for choice in choices)
-
-
-def _holds(text: str, wanted: str) -> bool:
-    """Whether the words ``wanted`` stand in ``text``."""
-    start = text.find(wanted) if wanted else -1
-    while start >= 0:
-        if not text[:start][-1:].isalnum() and _begins(text[start:], wanted):
-            return True
-        start = text.find(wanted, start + 1)
-    return False
+    return Reading(answer, _tidy(body[: marker.start()]))
 
 
 def _tidy(rationale: str) -> str | None:
@@ -187,6 +264,10 @@ def read_rationale(text: str) -> Reading:
     if rationale is None:
         return Reading(None, problem="the rationale is empty")
     return Reading(None, rationale)
+
+
+def _no(what: str, body: str, why: str = "") -> Reading:
+    return Reading(None, problem=f"no {what} could be read in {_quote(body)}{why}")
 
 
 def _quote(text: str, most: int = 400) -> str:

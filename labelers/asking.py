@@ -9,16 +9,32 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import orjson
 
+from labelers.answers import split_thinking
+from labelers.budget import Budget, Ledger
+from labelers.lanes import Lanes, Pass
 from labelers.limits import Limits
 from labelers.prompts import Request
 from labelers.store import Store, canonical, exchange_key
-from labelers.teachers import RetryableError, RowError, Teacher, TeacherError
+from labelers.teachers import (
+    Adapting,
+    Checking,
+    Fleet,
+    RetryableError,
+    RowError,
+    Teacher,
+    TeacherError,
+)
 
 T = TypeVar("T")
+#: Pauses that one request may meet: a server that only ever asks for pauses is not waited for without end.
+_MOST_PAUSES = 60
+#: Most tokens, prompts and answers together, that a check at the start may take.
+START_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class Progress:
         completion_tokens: Tokens written by it in this run.
         cost_usd: Cost of this run so far; None where the teacher has no prices.
         notes: What the user should know about how the labels were made.
+        paused: Seconds of pause that an endpoint has just asked for; 0 when answers flow.
     """
 
     phase: str
@@ -50,6 +67,7 @@ class Progress:
     completion_tokens: int
     cost_usd: float | None
     notes: tuple[str, ...] = ()
+    paused: float = 0.0
 
 
 OnProgress = Callable[[Progress], None]
@@ -68,12 +86,27 @@ class Reply:
         choice: dict[str, Any] = self.body["choices"][0]
         return choice
 
+    @cached_property
+    def _parts(self) -> tuple[str | None, str]:
+        choice = self.choice
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            return split_thinking(choice.get("text") or "")
+        thought, text = split_thinking(message.get("content") or "")
+        for name in ("reasoning", "reasoning_content"):
+            if isinstance(message.get(name), str) and message[name].strip():
+                return message[name], text
+        return thought, text
+
     @property
     def text(self) -> str:
-        """What the teacher wrote."""
-        choice = self.choice
-        written = choice["message"].get("content") if "message" in choice else choice.get("text")
-        return written or ""
+        """What the teacher wrote as its answer, without what it thought before."""
+        return self._parts[1]
+
+    @property
+    def reasoning(self) -> str | None:
+        """What a reasoning teacher thought before it answered: a field of its own, or ``<think>``."""
+        return self._parts[0]
 
     @property
     def has_logprobs(self) -> bool:
@@ -87,10 +120,17 @@ class Reply:
         return None if reason is None else str(reason)
 
     @property
+    def usage(self) -> dict[str, Any] | None:
+        """The server's own count, if it gives one."""
+        usage = self.body.get("usage")
+        counted = isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int)
+        return usage if counted else None
+
+    @property
     def tokens(self) -> tuple[int, int]:
         """Prompt and completion tokens as the server counts them; 0 where it does not say."""
-        usage = self.body.get("usage")
-        if not isinstance(usage, dict):
+        usage = self.usage
+        if usage is None:
             return 0, 0
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         return _count(prompt), _count(completion)
@@ -102,40 +142,75 @@ def _count(value: object) -> int:
 
 @dataclass
 class Asker:
-    """Asks one teacher through one store, for the length of a run."""
+    """Asks one teacher through one store, for the length of a run.
+
+    Args:
+        teacher: Who is asked; a :class:`labelers.Fleet` has several endpoints.
+        store: Where exchanges are kept.
+        limits: Attempts, back-off and ceilings.
+        budget: The most that may be spent under this run's name, restarts included.
+        run: The run's name: in the store's lines, and of the budget's ledger.
+        on_pause: Called with the seconds for which an endpoint asks to be left alone.
+        on_start: Called once for each endpoint when it has been started, before the first request; what
+            it asks is charged to the budget in full, with up to ``START_TOKENS``.
+    """
 
     teacher: Teacher
     store: Store
     limits: Limits
+    budget: Budget | None = None
+    run: str = ""
+    on_pause: Callable[[float], None] | None = None
+    on_start: Callable[[Teacher], Awaitable[object]] | None = None
     asked: int = 0
     reused: int = 0
     retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: Rows that have not been begun: they are what stopping a hopeless run saves.
+    to_come: int = 0
     _identity: bytes = b""
     _started: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: dict[bytes, asyncio.Future[Reply]] = field(default_factory=dict)
-    _failures_in_a_row: int = 0
     _logprobs_seen: bool = False
-    _paused_until: float = 0.0
+    _ledger: Ledger | None = None
     _random: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:
         self._identity = canonical(dict(self.teacher.identity))
+        if self.budget is not None:
+            path = self.store.folder / "budgets" / f"{self.run or 'default'}.jsonl"
+            self._ledger = Ledger(path, self.budget, self.teacher.prices)
+
+    def key(self, request: Request, *, sample: int = 0) -> tuple[bytes, bytes]:
+        """The store's key of a request, and its canonical body.
+
+        Raises:
+            RowError: If the request cannot be written as JSON.
+        """
+        body = request.body
+        if isinstance(self.teacher, Adapting):
+            body = self.teacher.adapt(body)
+        try:
+            written = canonical(body)
+        except ValueError as error:
+            raise RowError(str(error)) from error
+        return exchange_key(self._identity, request.path, written, sample), written
 
     async def ask(self, request: Request, *, sample: int = 0) -> Reply:
         """Answer a request from the store, or else by the teacher.
 
+        Args:
+            request: What is asked.
+            sample: Index among deliberate repetitions of one request.
+
         Raises:
-            RowError: If this request can never be answered, or was not in all its attempts.
+            RowError: If this request can never be answered, or was not in all its attempts, or
+                does not fit the budget.
             TeacherError: If the run cannot go on.
         """
-        try:
-            body = canonical(request.body)
-        except ValueError as error:
-            raise RowError(str(error)) from error
-        key = exchange_key(self._identity, request.path, body, sample)
+        key, body = self.key(request, sample=sample)
         stored = self.store.get(key)
         if stored is not None:
             self.reused += 1
@@ -151,7 +226,9 @@ class Asker:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._under_way[key] = future
         try:
-            reply = await self._pay(request, body, key)
+            if not self._started:
+                await self._start()
+            reply = await self._pay(request, body, key, sample)
         except BaseException as error:
             if isinstance(error, Exception):
                 future.set_exception(error)
@@ -164,36 +241,110 @@ class Asker:
         future.set_result(reply)
         return reply
 
-    async def _pay(self, request: Request, body: bytes, key: bytes) -> Reply:
-        if not self._started:
-            async with self._starting:
-                if not self._started:
-                    await self.teacher.start()
-                    self._started = True
-        failures = 0
+    async def _start(self) -> None:
+        async with self._starting:
+            if not self._started:
+                await self.teacher.start()
+                teacher = self.teacher
+                members = teacher.members if isinstance(teacher, Fleet) else (teacher,)
+                self._lanes = Lanes(members, self.limits)
+                self._started = True
+                for member in members if self.on_start else ():
+                    assert self.on_start is not None
+                    ticket = await self._ledger.reserve(b"", START_TOKENS) if self._ledger else None
+                    try:
+                        await self.on_start(member)
+                    finally:
+                        self._settle(ticket, None)
+
+    async def _pay(self, request: Request, body: bytes, key: bytes, sample: int) -> Reply:
+        most = request.most_tokens
+        affinity = request.row.encode("utf-8", "replace")
+        failures = pauses = 0
+        avoid = None
         while True:
-            pause = self._paused_until - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause)
+            ticket = await self._ledger.reserve(body, most) if self._ledger else None
             try:
-                answer = await self.teacher.send(request.path, body)
-                reply = Reply(_parse(answer), key)
-                break
+                entry = await self._lanes.enter(affinity, len(body) + most, avoid)
+            except BaseException:
+                self._settle(ticket, (0, 0))
+                raise
+            try:
+                return await self._send(entry, ticket, request, body, key, sample)
             except RetryableError as error:
-                failures += 1
-                await self._after_failure(failures, error)
-        if "logprobs" in request.body:
-            self._require_logprobs(reply)
-        # Nothing is awaited between the answer's arrival and its being stored: a kill loses nothing.
-        self.store.put(
-            key, identity=self._identity, path=request.path, request=body, response=answer
-        )
-        self._failures_in_a_row = 0
+                self._lanes.failed(entry, overloaded=error.overloaded, pause=error.retry_after)
+                if error.retry_after is None:
+                    failures += 1
+                else:
+                    pauses += 1
+                failed = error
+            finally:
+                self._lanes.leave(entry)
+            self._give_up_if_hopeless(failed)
+            if failures >= self.limits.attempts or pauses >= _MOST_PAUSES:
+                raise RowError(
+                    f"{failed} ({failures + pauses} attempts)", kind="server"
+                ) from failed
+            self.retries += 1
+            avoid = entry.lane
+            if failed.retry_after is None:
+                await asyncio.sleep(self.limits.delay(failures, self._random))
+            elif self.on_pause is not None and failed.retry_after > 0:
+                self.on_pause(failed.retry_after)
+
+    async def _send(
+        self,
+        entry: Pass,
+        ticket: str | None,
+        request: Request,
+        body: bytes,
+        key: bytes,
+        sample: int,
+    ) -> Reply:
+        """Send once; store the answer and settle what it cost."""
+        teacher = entry.lane.teacher
+        # Charged in full unless more is learnt: a request that was sent may have been counted.
+        spent: tuple[int, int] | None = None
+        try:
+            answer = await teacher.send(request.path, body)
+            reply = Reply(_parse(answer), key)
+            if reply.usage is not None:
+                spent = reply.tokens
+                entry.correct(sum(spent))
+            if isinstance(teacher, Checking):
+                teacher.check(reply.body)
+            if "logprobs" in request.body:
+                self._require_logprobs(reply)
+            # Nothing is awaited between the answer's arrival and its being stored: a kill loses
+            # nothing.
+            self.store.put(
+                key, identity=self._identity, path=request.path, request=body, response=answer,
+                sample=sample, run=self.run, seconds=time.monotonic() - entry.sent,
+            )  # fmt: skip
+        except RetryableError as error:
+            if not error.charged:
+                spent = 0, 0
+            raise
+        except (RowError, TeacherError):
+            # Refused before any work was done, unless an answer came and was found wanting.
+            spent = spent or (0, 0)
+            raise
+        finally:
+            self._settle(ticket, spent)
+        entry.lane.succeeded()
         self.asked += 1
         prompt_tokens, completion_tokens = reply.tokens
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         return reply
+
+    def _settle(self, ticket: str | None, spent: tuple[int, int] | None) -> None:
+        if ticket is None or self._ledger is None:
+            return
+        if spent is None:
+            self._ledger.forfeit(ticket)
+        else:
+            self._ledger.settle(ticket, *spent)
 
     def _require_logprobs(self, reply: Reply) -> None:
         """Refuse an answer without the probabilities asked for; stored, it would be stale for good."""
@@ -208,36 +359,47 @@ class Asker:
             "or a server that returns logprobs"
         )
 
-    async def _after_failure(self, failures: int, error: RetryableError) -> None:
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= self.limits.give_up_after:
+    def _give_up_if_hopeless(self, error: RetryableError) -> None:
+        """Stop the run where waiting is no use; the answers received are stored.
+
+        Raises:
+            TeacherError: If every endpoint fails, or one asks for too long a pause.
+        """
+        stored = f"The {self.asked} answers received are stored"
+        if self._lanes.exhausted and self.to_come:
             raise TeacherError(
-                f"{self._failures_in_a_row} requests in a row failed, the last with: {error}. The "
-                f"{self.asked} answers received are stored: see to the teacher and run the same "
-                "command again"
+                f"{self.limits.give_up_after} rounds of requests failed in a row and none succeeded, "
+                f"the last with: {error}. {stored}: see to the teacher and run the same command again"
             ) from error
-        if failures >= self.limits.attempts:
-            raise RowError(f"{error} ({failures} attempts)", kind="server") from error
-        self.retries += 1
-        if error.retry_after is not None:
-            # The server's wish holds for all its requests, not for this one alone.
-            self._paused_until = max(self._paused_until, time.monotonic() + error.retry_after)
-            return
-        await asyncio.sleep(self.limits.delay(failures, self._random))
+        if error.retry_after is not None and error.retry_after > self.limits.longest_pause:
+            raise TeacherError(
+                f"{self.teacher.name} asks for a pause of {error.retry_after:,.0f} s ({error}), and at "
+                f"most {self.limits.longest_pause:,.0f} s are waited. {stored}: run the same command "
+                "again later, or raise limits.longest_pause"
+            ) from error
 
     def progress(
-        self, phase: str, done: int, total: int, failed: int, notes: Sequence[str] = ()
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        failed: int,
+        notes: Sequence[str] = (),
+        paused: float = 0.0,
     ) -> Progress:
         """A snapshot to be shown."""
         prices = self.teacher.prices
         cost = prices.cost(self.prompt_tokens, self.completion_tokens) if prices else None
         return Progress(
             phase, done, total, self.asked, self.reused, self.retries, failed,
-            self.prompt_tokens, self.completion_tokens, cost, tuple(notes),
+            self.prompt_tokens, self.completion_tokens, cost, tuple(notes), paused,
         )  # fmt: skip
 
     async def close(self) -> None:
-        """Let go of the teacher, if it was needed at all."""
+        """Let go of the teacher, if it was needed at all, and of the budget's ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
         if self._started:
             await self.teacher.close()
             self._started = False

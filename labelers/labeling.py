@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
@@ -10,37 +11,32 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from labelers.answers import read_answer, read_rationale
-from labelers.asking import Asker, OnProgress, Progress, Reply, each, run_sync
+from labelers.asking import Asker, OnProgress, Progress, each, run_sync
+from labelers.budget import Budget
+from labelers.calibrations import BatchCalibration, ContextualCalibration
+from labelers.demonstrations import Demonstrations
 from labelers.limits import Limits
-from labelers.probabilities import (
-    OPENING,
-    BatchCalibration,
-    ProbabilityError,
-    label_mass,
-    read_positions,
-)
-from labelers.prompts import Kind, build_request
 from labelers.row_answers import RowAnswer
+from labelers.row_asking import SAMPLING_TEMPERATURE, Probabilities, RowAsker, VoteRule
 from labelers.rows import Row, as_dataset, read_rows, refuse_clash
 from labelers.store import Store
-from labelers.tasks import LETTERS, Task, TaskError
-from labelers.teachers import RowError, Teacher, TeacherError
+from labelers.structured import probe
+from labelers.tasks import Task, TaskError
+from labelers.teachers import Constraining, Fleet, RowError, Teacher, TeacherError
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
 Mode = Literal["score", "cot"]
+Calibration = Literal["batch", "contextual"]
+#: Takes personal data out of a text and counts, by kind, what it took out.
+Redact = Callable[[str], tuple[str, Mapping[str, int]]]
 
 #: Below this many rows their mean distribution says more about the rows than about the teacher.
 CALIBRATION_MINIMUM = 30
-#: Shared mass smaller than this is not worth a request of its own; it counts as off-label.
-_SHARED_MINIMUM = 0.005
-#: Above this, shared mass that cannot be resolved makes the distribution unknown.
-_SHARED_MAXIMUM = 0.05
-_LABEL_MASS_MINIMUM = 1e-3
-_LONGEST_LABEL_TOKENS = 8
+#: Inputs that say nothing (Zhao et al., 2021): what the teacher makes of them is its bias.
+_CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 def label(
@@ -49,10 +45,19 @@ def label(
     teacher: Teacher,
     *,
     mode: Mode = "score",
-    rationales: bool = True,
-    calibration: Literal["batch"] | None = "batch",
+    probabilities: Probabilities = "logprobs",
+    samples: int = 1,
+    temperature: float | None = None,
+    vote: VoteRule = "majority",
+    rationales: bool | int = True,
+    calibration: Calibration | None = "batch",
+    demonstrations: Demonstrations | None = None,
+    redact: Redact | None = None,
+    keep_reasoning: bool = False,
     store: Store | str | PathLike[str] = ".curate",
     limits: Limits | None = None,
+    budget: Budget | None = None,
+    run: str = "",
     max_tokens: int = 256,
     max_rationale_tokens: int = 64,
     on_progress: OnProgress | None = None,
@@ -63,15 +68,32 @@ def label(
         dataset: Rows with an ``input`` column, or with the columns that the task's template names;
             ``id``, ``choices`` and ``split`` are used where present. A gold column is never read.
         task: What is asked.
-        teacher: Who is asked.
-        mode: ``score`` reads the label's distribution off the answer's token probabilities, then
-            asks for a rationale given the label; ``cot`` asks for a rationale that ends in a label.
-        rationales: In mode ``score``, whether to ask for rationales at all. Rows whose ``split`` is
-            ``test`` get none: they are labelled for comparison, not for training.
-        calibration: ``batch`` divides the distributions by their mean over the rows that are not
-            test rows (at least 30 of them; else it is left out and a note says so). None keeps them raw.
+        teacher: Who is asked; a :class:`labelers.Fleet` for several endpoints of one model.
+        mode: ``score`` finds each label's probability, then asks for a rationale given the label;
+            ``cot`` asks for a rationale that ends in a label.
+        probabilities: In mode ``score``, where they come from. ``logprobs``: the first tokens of a free
+            answer. ``scoring``: each label's whole text is scored as the end of the prompt (vLLM).
+            ``constrained``: the teacher can write nothing but a label; mass off the label set is
+            then unknown.
+            ``votes``: short answers are drawn several times and counted.
+        samples: Answers drawn per row in mode ``cot`` and by ``votes`` (self-consistency, Wang et al.,
+            2022). Each is stored by its own; more samples later cost only those that are new.
+        temperature: Sampling temperature; by default 0, and 0.7 where several samples are drawn.
+        vote: How samples are counted: each alike, or weighted by ``probability``: exp of the mean
+            token log-probability.
+        rationales: In mode ``score``, whether to ask for rationales, or how many per row. Rows whose
+            ``split`` is ``test`` get none: they are labelled for comparison, not for training.
+        calibration: In mode ``score``: ``batch`` divides the distributions by their mean over the rows that
+            are not test rows (at least 30 of them; else it is left out and a note says so);
+            ``contextual`` by what the teacher makes of inputs without content. None keeps them raw.
+        demonstrations: Chooses worked examples per row, in place of the task's own.
+        redact: Applied to each input before it is sent; the dataset keeps the input as it was.
+        keep_reasoning: Whether what a reasoning teacher thought becomes the rationale (mode ``cot``).
         store: Where exchanges are kept: an open store or a folder.
-        limits: Attempts and back-off.
+        limits: Attempts, back-off and ceilings.
+        budget: The most that may be spent under this run's name, restarts included. Rows that do not
+            fit get the error ``budget``.
+        run: The run's name, in the store's lines and of the budget's ledger.
         max_tokens: Most tokens of a chain-of-thought answer.
         max_rationale_tokens: Most tokens of a rationale.
         on_progress: Called with a snapshot after each row.
@@ -80,7 +102,8 @@ def label(
         The dataset, every row and column as it was, with ``label``, ``rationale``, ``label_probs``
         (aligned with the row's choices), ``label_source``, ``off_label_mass``, ``confidence``,
         ``finish_reason``, ``teacher``, ``prompt_key``, ``prompt_tokens``, ``completion_tokens``,
-        ``cost_usd`` and ``error``. A row without a label has its reason in ``error``.
+        ``cost_usd``, ``votes``, ``agreement``, ``rationales`` and ``error``. A row without a label has
+        its reason in ``error``.
 
     Raises:
         TaskError: If the task does not fit the dataset or the mode.
@@ -88,29 +111,40 @@ def label(
         StoreError: If the store cannot be written.
     """
     _check(mode, get_args(Mode), "mode")
-    _check(calibration, ("batch", None), "calibration")
-    if mode == "score" and not task.closed:
-        raise TaskError(
-            "mode `score` needs a closed label set, and the task has neither labels nor choices: "
-            "use mode `cot`"
-        )
-    if mode == "score" and not teacher.top_logprobs:
-        raise TeacherError(
-            f"mode `score` needs token probabilities, which {teacher.name} does not give: use mode `cot`"
-        )
-    rows = read_rows(dataset, task)
+    _check(probabilities, get_args(Probabilities), "probabilities")
+    _check(vote, get_args(VoteRule), "vote")
+    _check(calibration, (*get_args(Calibration), None), "calibration")
+    _check_counts(samples=samples, max_tokens=max_tokens, max_rationale_tokens=max_rationale_tokens)
+    _check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
+    rows = _prepared(read_rows(dataset, task), demonstrations)
     refuse_clash(dataset)
+    if temperature is None:
+        temperature = SAMPLING_TEMPERATURE if samples > 1 else 0.0
     with ExitStack() as stack:
         if isinstance(store, Store):
             opened = store
             opened.refresh()
         else:
             opened = stack.enter_context(Store(store))
-        run = _Run(
-            task, teacher, rows, opened, limits or Limits(), max_tokens, max_rationale_tokens,
-            on_progress,
-        )  # fmt: skip
-        answers = run_sync(run.all(mode, rationales, calibration))
+        labeling = _Run(task, teacher, rows, opened, on_progress)
+        labeling.redact(redact)
+        asker = Asker(
+            teacher, opened, limits or Limits(), budget, run, on_pause=labeling.tell_of_pause
+        )
+        labeling.asking = RowAsker(
+            task=task,
+            teacher=teacher,
+            asker=asker,
+            probabilities=probabilities,
+            samples=samples,
+            temperature=temperature,
+            vote=vote,
+            max_tokens=max_tokens,
+            rationales=int(rationales),
+            max_rationale_tokens=max_rationale_tokens,
+            keep_reasoning=keep_reasoning,
+        )
+        answers = run_sync(labeling.all(mode, calibration))
     return as_dataset(
         dataset, rows, [answer.columns(teacher.name, teacher.prices) for answer in answers]
     )
@@ -121,8 +155,72 @@ def _check(value: object, allowed: tuple[object, ...], name: str) -> None:
         raise TaskError(f"{name} is {value!r}: choose {' or '.join(map(repr, allowed))}")
 
 
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise TaskError(f"{name} is {value}: it must be at least 1")
+
+
+def _check_fit(
+    task: Task,
+    teacher: Teacher,
+    mode: Mode,
+    probabilities: Probabilities,
+    samples: int,
+    vote: VoteRule,
+    calibration: Calibration | None,
+) -> None:
+    """Refuse, before anything is asked, what the task or the teacher cannot do."""
+    if vote == "probability" and not teacher.top_logprobs:
+        raise TeacherError(
+            f"a vote by probability needs token probabilities, which {teacher.name} does not give: use "
+            "vote: majority"
+        )
+    if mode == "cot":
+        return
+    if not task.closed:
+        raise TaskError(
+            "mode `score` needs a closed label set, and the task has neither labels nor choices: "
+            "use mode `cot`"
+        )
+    if (samples > 1) != (probabilities == "votes"):
+        raise TaskError(
+            f"mode `score` with probabilities: {probabilities} and samples: {samples}: several samples are "
+            "drawn by `probabilities: votes` or in mode `cot`, and votes need at least 2"
+        )
+    if probabilities == "logprobs" and not teacher.top_logprobs:
+        raise TeacherError(
+            f"mode `score` needs token probabilities, which {teacher.name} does not give: use mode `cot`"
+        )
+    if probabilities == "scoring" and teacher.api != "completions":
+        raise TaskError(
+            "probabilities: scoring continues a text, which the chat API cannot: use api: completions"
+        )
+    if probabilities == "constrained" and not (
+        isinstance(teacher, Constraining) and teacher.dialect
+    ):
+        raise TeacherError(
+            f"probabilities: constrained holds the teacher to the label set, and how {teacher.name} takes a "
+            "constraint is not known: set its dialect (in a recipe teacher.structured) to `vllm` or `json_schema`"
+        )
+    if calibration == "contextual" and task.labels is None:
+        raise TaskError(
+            "calibration: contextual needs one label set for all rows, and this task's choices differ per "
+            "row: use batch"
+        )
+
+
+def _prepared(rows: list[Row], demonstrations: Demonstrations | None) -> list[Row]:
+    if demonstrations is None:
+        return rows
+    chosen = demonstrations.choose([row.input for row in rows])
+    return [replace(row, demonstrations=d) for row, d in zip(rows, chosen, strict=True)]
+
+
 class _Run:
-    """One call of :func:`label`: the state that its steps share."""
+    """One call of :func:`label`: the state that its phases share."""
+
+    asking: RowAsker
 
     def __init__(
         self,
@@ -130,43 +228,60 @@ class _Run:
         teacher: Teacher,
         rows: Sequence[Row],
         store: Store,
-        limits: Limits,
-        max_tokens: int,
-        max_rationale_tokens: int,
         on_progress: OnProgress | None,
     ) -> None:
         self.task = task
         self.teacher = teacher
         self.rows = rows
         self.store = store
-        self.limits = limits
-        self.max_tokens = max_tokens
-        self.max_rationale_tokens = max_rationale_tokens
         self.on_progress = on_progress
         self.answers = [RowAnswer() for _ in rows]
         self.notes: list[str] = []
         self.last: Progress | None = None
         self.without_rationale: list[str] = []
+        self.contextual: ContextualCalibration | None = None
 
-    async def all(self, mode: Mode, rationales: bool, calibration: str | None) -> list[RowAnswer]:
-        self.asker = Asker(self.teacher, self.store, self.limits)
+    def redact(self, redact: Redact | None) -> None:
+        """Take personal data out of what is sent, and note how much of which kind it was."""
+        if redact is None:
+            return
+        found: Counter[str] = Counter()
+        touched = 0
+        shown = []
+        for row in self.rows:
+            text, counts = redact(row.input)
+            found.update(counts)
+            touched += bool(counts)
+            shown.append(replace(row, shown=text))
+        self.rows = shown
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.most_common()) or "nothing"
+        self.notes.append(f"redacted before sending, in {touched} of {len(shown)} rows: {kinds}")
+
+    async def all(self, mode: Mode, calibration: Calibration | None) -> list[RowAnswer]:
+        asking = self.asking
         try:
             everything = range(len(self.rows))
             if mode == "cot":
-                await self._phase("label", everything, self._chain_of_thought)
+                await self._phase("label", everything, asking.chain_of_thought)
             else:
-                await self._phase("label", everything, self._score)
-                if calibration == "batch":
-                    self._calibrate()
-                if rationales:
+                if calibration == "contextual":
+                    await self._learn_bias()
+                if asking.probabilities == "constrained":
+                    asking.asker.on_start = probe
+                votes = asking.probabilities == "votes"
+                await self._phase(
+                    "label", everything, asking.short_answers if votes else asking.score
+                )
+                self._calibrate(calibration)
+                if asking.rationales:
                     wanted = [
                         i
                         for i in everything
                         if self.rows[i].split != "test" and self.answers[i].label is not None
                     ]
-                    await self._phase("rationale", wanted, self._explain)
+                    await self._phase("rationale", wanted, asking.explain)
         finally:
-            await self.asker.close()
+            await asking.asker.close()
         self._conclude()
         return self.answers
 
@@ -178,14 +293,24 @@ class _Run:
         if damaged := self.store.damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
             self.notes.append(f"{lines} of the store {self.store.folder} could not be used")
+        if isinstance(self.teacher, Fleet):
+            self.notes += [f"an endpoint was left out: {reason}" for reason in self.teacher.missing]
         if self.on_progress and self.last and self.notes:
             self.on_progress(replace(self.last, notes=tuple(self.notes)))
 
+    def tell_of_pause(self, seconds: float) -> None:
+        """Show that nothing happens because the server asked for it."""
+        if self.on_progress and self.last:
+            self.on_progress(replace(self.last, paused=seconds))
+
     async def _phase(self, phase: str, wanted: Collection[int], work: Any) -> None:
         done = failed = 0
+        asker = self.asking.asker
+        asker.to_come = len(wanted)
 
         async def one(i: int) -> None:
             nonlocal done, failed
+            asker.to_come -= 1
             answer = self.answers[i]
             try:
                 await work(self.rows[i], answer)
@@ -198,139 +323,52 @@ class _Run:
                     answer.error = f"{error.kind}: {error}"
             done += 1
             if self.on_progress:
-                self.last = self.asker.progress(phase, done, len(wanted), failed, self.notes)
+                self.last = self.asking.asker.progress(phase, done, len(wanted), failed, self.notes)
                 self.on_progress(self.last)
 
         if wanted:
             await each(list(wanted), one, concurrency=self.teacher.concurrency)
 
-    async def _ask(self, row: Row, answer: RowAnswer, kind: Kind, **how: Any) -> Reply:
-        request = build_request(
-            self.task,
-            row.input,
-            kind=kind,
-            api=self.teacher.api,
-            model=self.teacher.model,
-            choices=row.choices,
-            top_logprobs=self.teacher.top_logprobs,
-            **how,
-        )
-        reply = await self.asker.ask(request)
-        answer.count(*reply.tokens)
-        return reply
+    async def _learn_bias(self) -> None:
+        """What the teacher makes of inputs without content: its lean to one label or another."""
+        distributions = []
+        for text in _CONTENT_FREE:
+            answer = RowAnswer()
+            shown = text
+            if "{" in self.task.template:
+                # As the template would frame it, so that only the content is missing.
+                shown = self.task.template[: self.task.template.index("{")] + text
+            await self.asking.score(Row(shown, self.task.labels, None, shown), answer)
+            assert answer.label_probs is not None
+            distributions.append(answer.label_probs)
+        self.contextual = ContextualCalibration.fit(np.array(distributions))
 
-    async def _chain_of_thought(self, row: Row, answer: RowAnswer) -> None:
-        reply = await self._ask(row, answer, "cot", max_tokens=self.max_tokens)
-        answer.prompt_key = reply.key.hex()
-        answer.finish_reason = reply.finish_reason
-        cut_off = reply.finish_reason == "length"
-        reading = read_answer(reply.text, self.task, row.choices, cut_off=cut_off)
-        if cut_off and (reading.label is None or row.choices is None):
-            answer.error = (
-                f"truncated: the answer was cut at {self.max_tokens} tokens before it was complete: "
-                f"{reply.text[:120]!r}"
-            )
+    def _calibrate(self, calibration: Calibration | None) -> None:
+        """Divide out the teacher's lean, among rows with equally many choices."""
+        if calibration is None or self.asking.probabilities == "votes":
             return
-        answer.take(reading)
-
-    async def _score(self, row: Row, answer: RowAnswer) -> None:
-        assert row.choices is not None
-        names = (
-            [LETTERS[i] for i in range(len(row.choices))]
-            if self.task.form == "letter"
-            else list(row.choices)
-        )
-        most = 1 if self.teacher.prefill else _LONGEST_LABEL_TOKENS
-        reply = await self._ask(row, answer, "score", max_tokens=most)
-        answer.prompt_key = reply.key.hex()
-        answer.finish_reason = reply.finish_reason
-        masses, unresolved = await self._masses(row, answer, reply, names)
-        total = sum(masses)
-        if unresolved > _SHARED_MAXIMUM:
-            raise RowError(
-                f"labels that begin alike cannot be told apart over this API ({unresolved:.0%} of the "
-                "probability is undecided): use `api: completions`, or answer_form: letter",
-                kind="ambiguous",
-            )
-        if total < _LABEL_MASS_MINIMUM:
-            raise RowError(
-                f"the teacher names none of {names}; it began with {reply.text[:60]!r}",
-                kind="off_label",
-            )
-        answer.label_probs = [mass / total for mass in masses]
-        answer.label_source = "logprobs"
-        answer.off_label_mass = max(0.0, 1.0 - total)
-        answer.take_likeliest(row.choices)
-
-    async def _masses(
-        self,
-        row: Row,
-        answer: RowAnswer,
-        reply: Reply,
-        names: list[str],
-        given: str = "",
-        scale: float = 1.0,
-        depth: int = 1,
-    ) -> tuple[list[float], float]:
-        """Mass per label and mass left undecided, following beginnings that labels share."""
-        try:
-            positions = read_positions(reply.choice, asked=self.teacher.top_logprobs)
-            found = label_mass(positions, names, given=given)
-        except ProbabilityError as error:
-            raise RowError(str(error), kind="no_logprobs") from error
-        if (hidden := found.unreadable * scale) > _SHARED_MAXIMUM:
-            raise RowError(
-                f"up to {hidden:.0%} of the probability is on parts of characters, which the server shows "
-                f"as empty text, and labels such as {max(names, key=len)!r} may begin with them: use "
-                "answer_form: letter, or labels in plain ASCII",
-                kind="ambiguous",
-            )
-        masses = [mass * scale for mass in found.masses]
-        unresolved = 0.0
-        for shared in found.shared:
-            weight = shared.mass * scale
-            if not self.teacher.prefill:
-                # White space or a quote says nothing of any label: it is off-label, not undecided.
-                unresolved += weight if shared.prefix.strip(OPENING) else 0.0
-            elif depth == _LONGEST_LABEL_TOKENS:
-                unresolved += weight
-            elif weight >= _SHARED_MINIMUM:
-                further = await self._ask(row, answer, "score", max_tokens=1, prefix=shared.prefix)
-                more, left = await self._masses(
-                    row, answer, further, names, shared.prefix, weight, depth + 1
-                )
-                masses = [a + b for a, b in zip(masses, more, strict=True)]
-                unresolved += left
-        return masses, unresolved
-
-    def _calibrate(self) -> None:
-        """Batch calibration among rows with equally many choices, fitted without test rows."""
         sizes: dict[int, list[int]] = {}
         for i, answer in enumerate(self.answers):
             if answer.label_probs is not None:
                 sizes.setdefault(len(answer.label_probs), []).append(i)
         for size, members in sizes.items():
-            fitted_on = [i for i in members if self.rows[i].split != "test"]
-            if len(fitted_on) < CALIBRATION_MINIMUM:
-                self.notes.append(
-                    f"{len(members)} rows with {size} choices were not calibrated: "
-                    f"{CALIBRATION_MINIMUM} rows are needed, {len(fitted_on)} are at hand"
-                )
+            rule = self.contextual or self._batch_calibration(size, members)
+            if rule is None:
                 continue
-            rule = BatchCalibration.fit(np.array([self.answers[i].label_probs for i in fitted_on]))
             calibrated = rule.apply(np.array([self.answers[i].label_probs for i in members]))
-            for i, probabilities in zip(members, calibrated.tolist(), strict=True):
+            for i, distribution in zip(members, calibrated.tolist(), strict=True):
                 choices = self.rows[i].choices
                 assert choices is not None
-                self.answers[i].label_probs = probabilities
+                self.answers[i].label_probs = distribution
                 self.answers[i].take_likeliest(choices)
 
-    async def _explain(self, row: Row, answer: RowAnswer) -> None:
-        reply = await self._ask(
-            row, answer, "rationale", label=answer.label, max_tokens=self.max_rationale_tokens
-        )
-        text = reply.text
-        if reply.finish_reason == "length":
-            # The label stands; of a rationale that was cut off, the whole sentences are kept.
-            text = text[: max(text.rfind(mark) for mark in (".", "!", "?")) + 1]
-        answer.rationale = read_rationale(text).rationale
+    def _batch_calibration(self, size: int, members: list[int]) -> BatchCalibration | None:
+        """Fitted without test rows; None, and a note, where there are too few others."""
+        fitted_on = [i for i in members if self.rows[i].split != "test"]
+        if len(fitted_on) < CALIBRATION_MINIMUM:
+            self.notes.append(
+                f"{len(members)} rows with {size} choices were not calibrated: "
+                f"{CALIBRATION_MINIMUM} rows are needed, {len(fitted_on)} are at hand"
+            )
+            return None
+        return BatchCalibration.fit(np.array([self.answers[i].label_probs for i in fitted_on]))

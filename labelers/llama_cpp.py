@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,18 @@ from typing import Any
 import orjson
 
 from labelers.prompts import Api
+from labelers.structured import Dialect
 from labelers.teachers import Prices, RetryableError, RowError, TeacherError
+
+#: Request fields that llama.cpp leaves out without a word, and what to do instead.
+_IGNORED = {
+    "prompt_logprobs": "it does not score a prompt: read probabilities from logprobs",
+    "echo": "it does not score a prompt: read probabilities from logprobs",
+    "structured_outputs": "it is held to a list by `grammar` (dialect 'llama.cpp')",
+    "guided_choice": "it is held to a list by `grammar` (dialect 'llama.cpp')",
+    "guided_regex": "it is held to a form by `grammar`",
+    "guided_json": "it is held to a schema by `json_schema`",
+}
 
 
 @dataclass(kw_only=True)
@@ -44,6 +56,9 @@ class LlamaCpp:
     name: str = ""
     top_logprobs: int = 20
     prices: Prices | None = None
+    #: How an answer is constrained here, see :func:`labelers.structured.structured_choice`.
+    dialect: Dialect = field(default="llama.cpp", init=False, repr=False)
+    _key: str = field(default="", init=False, repr=False)
     _server: Any = field(default=None, init=False, repr=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
@@ -78,6 +93,11 @@ class LlamaCpp:
         """A completion's prompt can end inside the answer."""
         return self.api == "completions"
 
+    @property
+    def prompt_logprobs(self) -> bool:
+        """It does not return the probabilities of a prompt's own tokens."""
+        return False
+
     @cached_property
     def identity(self) -> Mapping[str, str]:
         """The file's SHA-256: the weights, tokenizer and chat template are all inside it."""
@@ -110,7 +130,8 @@ class LlamaCpp:
         # all prompts share stays in the slots anyway.
         params.cache_ram_mib = 0
         # It also listens on a free port of this machine: nobody else is to use it or see the texts.
-        params.api_keys = [secrets.token_hex(16)]
+        self._key = secrets.token_hex(16)
+        params.api_keys = [self._key]
         params.verbosity = -1
         threads = self.threads or os.cpu_count() or 1
         params.cpuparams.n_threads = threads
@@ -120,8 +141,25 @@ class LlamaCpp:
         except Exception as error:
             raise TeacherError(f"llama.cpp cannot load {self.model_path}: {error}") from error
 
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by the model's own tokenizer; only while the engine is started."""
+        assert self._server is not None, "count_tokens() before start()"
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/tokenize",
+            data=orjson.dumps({"content": text, "add_special": True}),
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+        )
+        # Straight to this machine, whatever proxy the environment names.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request) as response:
+            return len(orjson.loads(response.read())["tokens"])
+
     async def send(self, path: str, body: bytes) -> bytes:
-        """See :class:`labelers.teachers.Teacher`."""
+        """See :class:`labelers.teachers.Teacher`.
+
+        Raises:
+            TeacherError: If the request holds a field that llama.cpp would leave out.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._answer, path, body)
 
@@ -132,8 +170,10 @@ class LlamaCpp:
             if path == "chat/completions"
             else self._server.handle_completions
         )
+        request = orjson.loads(body)
+        _refuse_what_is_ignored(path, request)
         try:
-            answer = handle(orjson.loads(body))
+            answer = handle(request)
         except Exception as error:
             raise RetryableError(f"llama.cpp failed: {error}") from error
         if "error" in answer:
@@ -151,3 +191,19 @@ class LlamaCpp:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
+
+
+def _refuse_what_is_ignored(path: str, request: Mapping[str, Any]) -> None:
+    for name, instead in _IGNORED.items():
+        if request.get(name) not in (None, False):
+            raise TeacherError(f"llama.cpp knows no request field {name!r}; {instead}")
+    if path == "completions" and request.get("response_format") is not None:
+        raise TeacherError(
+            "llama.cpp knows `response_format` in chats only, and would answer a completion freely: "
+            "use `api: chat`, or the dialect 'llama.cpp'"
+        )
+    if request.get("n", 1) != 1:
+        raise TeacherError(
+            f"n is {request['n']}: llama.cpp is asked for one answer at a time here, since it counts "
+            "the tokens of the first only; send a request for each sample"
+        )

@@ -14,11 +14,18 @@ import aiohttp
 import orjson
 
 from labelers.prompts import Api
-from labelers.teachers import Prices, RetryableError, RowError, TeacherError
+from labelers.teachers import Dialect, Prices, RetryableError, RowError, TeacherError
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
+_OVERLOADED_STATUS = frozenset({408, 429, 503, 504, 529})
 _CONTEXT_WORDS = ("context", "maximum length", "too long", "max_model_len")
+#: OpenAI's word for an account without money: waiting does not help.
+_NO_QUOTA = b"insufficient_quota"
+#: Fields of a body that the labeling loop sets itself.
+_OURS = frozenset(
+    {"model", "messages", "prompt", "max_tokens", "max_completion_tokens", "stream", "n"}
+)
 
 
 @dataclass(kw_only=True)
@@ -37,23 +44,36 @@ class OpenAICompatible:
         revision: Anything that tells apart weights served under one name; part of the store's key.
         top_logprobs: Alternatives asked for per position (vLLM allows 20, OpenAI 20 in chat).
         prices: Prices of the tokens.
+        extra: More fields of every request's body, such as ``{"top_p": 0.9}`` or vLLM's
+            ``{"chat_template_kwargs": {"enable_thinking": False}}``; part of the store's key.
+        reasoning: Whether the model thinks before it answers and takes neither a temperature nor
+            ``max_tokens``, as OpenAI's reasoning models: the temperature is left out and the limit is
+            sent as ``max_completion_tokens``. It gives no token probabilities.
+        dialect: How the server takes a constraint on its answers: ``vllm`` for vLLM's
+            ``structured_outputs``, ``json_schema`` for OpenAI's ``response_format``; None for not at all.
         connect_timeout: Seconds to reach the server.
         read_timeout: Seconds that the server may stay silent.
+        total_timeout: Most seconds for one request in all; None for no limit.
     """
 
     model: str
     base_url: str = ""
     api_key_env: str | None = None
     api: Api = "chat"
-    concurrency: int = 32
+    concurrency: int = 64
     revision: str | None = None
     top_logprobs: int = 20
     prices: Prices | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: bool = False
+    dialect: Dialect | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 600.0
+    total_timeout: float | None = None
     name: str = ""
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
     _key: str = field(default="", init=False, repr=False)
+    _listed: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.base_url = (
@@ -77,6 +97,12 @@ class OpenAICompatible:
                 f"teacher.base_url of {authority.rpartition('@')[2]} holds a user name or password: "
                 "leave it out, and name a variable with the key in teacher.api_key_env"
             )
+        if clash := _OURS & self.extra.keys():
+            raise TeacherError(
+                f"teacher.extra holds {sorted(clash)[0]!r}, which labeling sets itself: leave it out"
+            )
+        if self.reasoning:
+            self.top_logprobs = 0
         self.name = self.name or self.model
 
     @property
@@ -104,7 +130,9 @@ class OpenAICompatible:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             headers=headers,
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self.connect_timeout, sock_read=self.read_timeout
+                total=self.total_timeout,
+                sock_connect=self.connect_timeout,
+                sock_read=self.read_timeout,
             ),
         )
         try:
@@ -153,6 +181,7 @@ class OpenAICompatible:
             return
         if served and self.model not in served:
             raise self._unknown_model(served)
+        self._listed = bool(served)
 
     def _refused(self, status: int, body: bytes) -> TeacherError:
         if not self._key:
@@ -173,6 +202,26 @@ class OpenAICompatible:
             "teacher.model"
         )
 
+    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """See :class:`labelers.teachers.Adapting`."""
+        if self.reasoning:
+            body = {name: value for name, value in body.items() if name != "temperature"}
+            if "max_tokens" in body and self.api == "chat":
+                body["max_completion_tokens"] = body.pop("max_tokens")
+        return {**body, **self.extra} if self.extra else body
+
+    def check(self, answer: Mapping[str, Any]) -> None:
+        """See :class:`labelers.teachers.Checking`.
+
+        Only where the server listed the model under this name: gateways answer under names of their own.
+        """
+        said = answer.get("model")
+        if not self._listed or said == self.model or not isinstance(said, str):
+            return
+        # A dated name ("gpt-x-2025-01-01") is the same model as the short one that was asked for.
+        if not said.startswith(self.model):
+            raise RetryableError(f"the answer comes from {said[:80]!r} instead of {self.model!r}")
+
     async def send(self, path: str, body: bytes) -> bytes:
         """See :class:`labelers.teachers.Teacher`."""
         assert self._session is not None, "send() before start()"
@@ -181,7 +230,12 @@ class OpenAICompatible:
                 answer = await response.read()
                 status, headers = response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RetryableError(f"the connection failed ({_reason(error)})") from error
+            raise RetryableError(
+                f"the connection failed ({_reason(error)})",
+                overloaded=isinstance(error, TimeoutError),
+                # One that never came about has cost nothing.
+                charged=not isinstance(error, aiohttp.ClientConnectorError),
+            ) from error
         if status == 200:
             return answer
         if status in (401, 403):
@@ -192,8 +246,19 @@ class OpenAICompatible:
                 "teacher.base_url, teacher.model and teacher.api"
             )
         message = f"HTTP {status}: {self._message(answer)}"
+        if status == 429 and _NO_QUOTA in answer:
+            raise TeacherError(
+                f"{self.base_url} answers that the account has no money left ({message}): add credit "
+                "and run the same command again; what was answered is stored"
+            )
         if status in _RETRYABLE_STATUS:
-            raise RetryableError(message, retry_after=_retry_after(headers))
+            raise RetryableError(
+                message,
+                retry_after=_retry_after(headers),
+                overloaded=status in _OVERLOADED_STATUS,
+                # Turned away before any work was done; other failures may have been counted.
+                charged=status not in (409, 425, 429, 503, 529),
+            )
         if any(word in message.lower() for word in _CONTEXT_WORDS):
             raise RowError(message, kind="context_length")
         raise RowError(message)

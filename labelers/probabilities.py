@@ -1,23 +1,27 @@
-"""Label distributions from the teacher's token probabilities, and their calibration."""
+"""Label distributions from the teacher's token probabilities.
+
+Three ways lead to one: the first tokens of a free answer (:func:`label_mass`), the first tokens of
+an answer that was constrained to the labels (:func:`constrained_labels`), and the score of each
+label's whole text (:mod:`labelers.prompt_scores`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from labelers.calibrations import BatchCalibration as BatchCalibration
 
 #: What may stand before a label in an answer and is no part of it.
 OPENING = " \t\r\n\"'`*("
-#: Added to a probability before its logarithm is taken.
-_FLOOR = 1e-9
 #: A log-probability may exceed 0 by this much through the server's rounding.
-_ROUNDING = 1e-2
+ROUNDING = 1e-2
+#: A constrained answer whose labels have less mass than this was not constrained.
+_LEAST_CONSTRAINED = 1e-3
+#: Above this share, mass that several labels share makes a distribution unknown.
+_MOST_UNDECIDED = 0.05
 
 
 class ProbabilityError(ValueError):
@@ -83,7 +87,7 @@ def read_positions(choice: Mapping[str, Any], *, asked: int | None = None) -> li
                 Position(
                     str(entry["token"]),
                     tuple(
-                        _pair(top["token"], top["logprob"])
+                        read_pair(top["token"], top["logprob"])
                         for top in entry.get("top_logprobs") or [entry]
                     ),
                 )
@@ -93,7 +97,7 @@ def read_positions(choice: Mapping[str, Any], *, asked: int | None = None) -> li
             return [
                 Position(
                     str(token),
-                    tuple(_pair(*pair) for pair in (top or {}).items()),
+                    tuple(read_pair(*pair) for pair in (top or {}).items()),
                     merged=asked is None or len(top or ()) < asked,
                 )
                 for token, top in zip(tokens, tops, strict=True)
@@ -105,9 +109,15 @@ def read_positions(choice: Mapping[str, Any], *, asked: int | None = None) -> li
     raise ProbabilityError("the answer's log-probabilities are in no known format")
 
 
-def _pair(text: Any, logprob: Any) -> tuple[str, float]:
+def read_pair(text: Any, logprob: Any) -> tuple[str, float]:
+    """A token's text and its log-probability, as far as they are such.
+
+    Raises:
+        ValueError: If the second is above 0 or no number.
+        TypeError: If the second is of no type that can be a number.
+    """
     value = float(logprob)
-    if not value <= _ROUNDING:
+    if not value <= ROUNDING:
         raise ValueError(f"{value} is no log-probability")
     return str(text), min(value, 0.0)
 
@@ -202,26 +212,61 @@ def _begun(candidate: str, wanted: Sequence[str]) -> list[int]:
     return [max(complete, key=lambda i: len(wanted[i]))] if complete else []
 
 
-@dataclass(frozen=True)
-class BatchCalibration:
-    """Batch calibration (Zhou et al., 2024): divide by the mean distribution over a batch.
-
-    A teacher that leans to one label whatever it reads shows it in the mean; dividing by it takes
-    the lean away. No gold label is used.
+@dataclass(frozen=True, kw_only=True)
+class LabelDistribution:
+    """Label probabilities that did not come from an unconstrained answer's first tokens.
 
     Attributes:
-        prior: Mean label distribution of the batch, shape (labels,).
+        label_probs: One per label; they add up to 1.
+        label_source: ``scoring`` or ``constrained``, as in the column of that name.
+        off_label_mass: Probability of anything but a label; None where it cannot be known.
     """
 
-    prior: Floats
+    label_probs: tuple[float, ...]
+    label_source: Literal["scoring", "constrained"]
+    off_label_mass: float | None
 
-    @classmethod
-    def fit(cls, probabilities: Floats) -> BatchCalibration:
-        """Fit on a batch of label distributions, shape (rows, labels), each row summing to 1."""
-        return cls(probabilities.mean(axis=0))
 
-    def apply(self, probabilities: Floats) -> Floats:
-        """Calibrated distributions, same shape: p / prior, normalised by row."""
-        scaled = (probabilities + _FLOOR) / (self.prior + _FLOOR)
-        calibrated: Floats = scaled / scaled.sum(axis=1, keepdims=True)
-        return calibrated
+def constrained_labels(positions: Sequence[Position], names: Sequence[str]) -> LabelDistribution:
+    """Label probabilities from the first tokens of an answer that was constrained to the labels.
+
+    Servers differ in what they show there: probabilities over the allowed tokens only (forbidden
+    ones come as -9999 and count nothing), or those from before the constraint. Both are added up
+    and divided by their sum, and ``off_label_mass`` is None, because it cannot be known. Allowed are
+    also tokens that are a piece of a label ("pos", "p"): a piece that only one label begins with
+    counts to it, one that several begin with is divided among them as the rest of their mass is.
+
+    Args:
+        positions: The generated positions, the answer's first token first.
+        names: How the labels are written in an answer.
+
+    Raises:
+        ProbabilityError: If no label has noticeable mass, or more than 5 % of the mass is on a
+            beginning that several labels share and that the answer did not go along.
+    """
+    found = label_mass(positions, names)
+    masses = list(found.masses)
+    undecided = found.unreadable
+    for shared in found.shared:
+        known = sum(found.masses[i] for i in shared.labels)
+        if known <= 0.0:
+            undecided += shared.mass
+            continue
+        for i in shared.labels:
+            masses[i] += shared.mass * found.masses[i] / known
+    total = sum(masses)
+    if total < _LEAST_CONSTRAINED:
+        raise ProbabilityError(
+            f"the constrained answer gives no label of {list(names)} a noticeable probability: check that "
+            "the server heeds the constraint"
+        )
+    if undecided > _MOST_UNDECIDED * (total + undecided):
+        raise ProbabilityError(
+            f"{undecided / (total + undecided):.0%} of the probability is on beginnings that several of "
+            f"{list(names)} share: score each label, or name them by letter"
+        )
+    return LabelDistribution(
+        label_probs=tuple(mass / total for mass in masses),
+        label_source="constrained",
+        off_label_mass=None,
+    )

@@ -7,7 +7,7 @@ rationale and then the label (few-shot chain of thought, Wei et al., 2022).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,10 +24,20 @@ _PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completion
 
 @dataclass(frozen=True)
 class Request:
-    """One request to a teacher: the path below the API's root and the JSON body."""
+    """One request to a teacher: the path below the API's root and the JSON body.
+
+    ``row`` is the text that the request is about: requests about one row go to one endpoint.
+    """
 
     path: str
     body: dict[str, Any]
+    row: str = ""
+
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens that the answer may have."""
+        most: int = self.body.get("max_tokens", 0)
+        return most
 
 
 def answer_text(task: Task, label: str, choices: Sequence[str] | None) -> str:
@@ -50,6 +60,10 @@ def build_request(
     max_tokens: int,
     temperature: float = 0.0,
     top_logprobs: int = 20,
+    demonstrations: Sequence[Demonstration] | None = None,
+    structured: Mapping[str, Any] | None = None,
+    score_prompt: bool = False,
+    token_logprobs: bool = False,
 ) -> Request:
     """Build the request for one row.
 
@@ -61,10 +75,15 @@ def build_request(
         model: Name under which the server knows the model.
         choices: The row's options: the task's labels or the row's own.
         label: For ``rationale``: the label to be explained.
-        prefix: For ``score`` by completion: the beginning of the answer that is already given.
+        prefix: For a completion: the beginning of the answer that is already given.
         max_tokens: Most tokens the teacher may generate.
         temperature: Sampling temperature; 0 is greedy.
-        top_logprobs: For ``score``: alternatives to be returned per position.
+        top_logprobs: For ``score``: alternatives to be returned per position; 0 to ask for none.
+        demonstrations: Worked examples for this row, in place of the task's.
+        structured: Fields of the body that constrain the answer.
+        score_prompt: For ``score`` by completion: whether the prompt's own tokens are to be scored,
+            its last part being ``prefix``.
+        token_logprobs: Whether the probability of each generated token is to be returned.
 
     Raises:
         TaskError: If ``cot`` is asked and a demonstration has no rationale.
@@ -77,7 +96,7 @@ def build_request(
     # A demonstration without a rationale has nothing to show where a rationale is asked for.
     shown = [
         _turn(task, demonstration, kind)
-        for demonstration in task.demonstrations
+        for demonstration in (task.demonstrations if demonstrations is None else demonstrations)
         if kind != "rationale" or demonstration.rationale
     ]
     question = _question(task, text, answer_text(task, label, choices) if label else None, kind)
@@ -88,7 +107,7 @@ def build_request(
             messages.append({"role": "assistant", "content": answered})
         messages.append({"role": "user", "content": question})
         body["messages"] = messages
-        if kind == "score":
+        if kind == "score" and top_logprobs:
             body["logprobs"] = True
             body["top_logprobs"] = top_logprobs
     else:
@@ -97,12 +116,20 @@ def build_request(
         blocks += [f"{asked}\n{cue} {answered}" for asked, answered in shown]
         blocks.append(f"{question}\n{cue}{' (' if _opens_bracket(task, kind) else ''}{prefix}")
         body["prompt"] = "\n\n".join(blocks)
-        if kind == "score":
+        if score_prompt:
+            body["prompt_logprobs"] = 1
+        elif kind == "score" and top_logprobs:
             body["logprobs"] = top_logprobs
         else:
             # A base model goes on to invent the next example; the blank line is where it would.
             body["stop"] = ["\n\n"] if kind == "cot" else ["\n"]
-    return Request(_PATHS[api], body)
+    if token_logprobs:
+        body.update({"logprobs": True, "top_logprobs": 1} if api == "chat" else {"logprobs": 1})
+    if task.stop:
+        body["stop"] = list(dict.fromkeys([*body.get("stop", ()), *task.stop]))[:4]
+    if structured:
+        body.update(structured)
+    return Request(_PATHS[api], body, text)
 
 
 def _cue(task: Task, kind: Kind) -> str:

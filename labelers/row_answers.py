@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from labelers.answers import Reading
 from labelers.teachers import Prices
 
 
-@dataclass
+@dataclass(slots=True)
 class RowAnswer:
     """What is known of one row so far; the fields are columns."""
 
@@ -24,6 +24,9 @@ class RowAnswer:
     prompt_key: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    votes: list[str | None] | None = None
+    agreement: float | None = None
+    rationales: list[str] | None = None
     error: str | None = None
 
     def count(self, prompt_tokens: int, completion_tokens: int) -> None:
@@ -35,7 +38,13 @@ class RowAnswer:
         """Take over what was read of an answer; an unread one is an error."""
         self.label, self.rationale = reading.label, reading.rationale
         if reading.label is None:
-            self.error = f"unread: {reading.problem}"
+            problem = reading.problem or ""
+            self.error = problem if problem.startswith("truncated:") else f"unread: {problem}"
+
+    def take_from(self, finish_reason: str | None, key: bytes) -> None:
+        """Note which exchange the label comes from, and why that ended."""
+        self.finish_reason = finish_reason
+        self.prompt_key = key.hex()
 
     def take_likeliest(self, choices: Sequence[str]) -> None:
         """Take the likeliest of the choices by ``label_probs``; its probability is the confidence."""
@@ -46,4 +55,5 @@ class RowAnswer:
     def columns(self, teacher: str, prices: Prices | None) -> dict[str, Any]:
         """The row's label columns by name."""
         cost = prices.cost(self.prompt_tokens, self.completion_tokens) if prices else None
-        return {**vars(self), "teacher": teacher, "cost_usd": cost}
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**columns, "teacher": teacher, "cost_usd": cost}

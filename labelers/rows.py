@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labelers.tasks import LETTERS, Task, TaskError
+from labelers.tasks import LETTERS, Demonstration, Task, TaskError
 
 if TYPE_CHECKING:
     import datasets
@@ -27,17 +27,28 @@ LABEL_COLUMNS = {
     "prompt_tokens": "int64",
     "completion_tokens": "int64",
     "cost_usd": "float64",
+    "votes": "texts",
+    "agreement": "float64",
+    "rationales": "texts",
     "error": "string",
 }
+#: A dataset that has these was labelled before, maybe by a version that wrote fewer columns.
+_MARKS = ("label", "prompt_key", "finish_reason", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a teacher may see of a row, and the split it belongs to."""
+    """What a teacher may see of a row, and the split it belongs to.
+
+    ``shown`` is the input as it is sent: without what was redacted. ``demonstrations`` are those
+    chosen for this row, or None for the task's.
+    """
 
     input: str
     choices: tuple[str, ...] | None
     split: str | None
+    shown: str
+    demonstrations: tuple[Demonstration, ...] | None = None
 
 
 def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]:
@@ -75,7 +86,7 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
         if not _is_unicode(text):
             raise TaskError(f"row {i} has the input {text[:80]!r}, which is not valid Unicode")
         choices = task.labels if options is None else _choices(options[i], i)
-        rows.append(Row(text, choices, splits[i] if splits else None))
+        rows.append(Row(text, choices, splits[i] if splits else None, text))
     return rows
 
 
@@ -87,7 +98,7 @@ def refuse_clash(dataset: datasets.Dataset | pd.DataFrame) -> None:
     """
     names = _column_names(dataset)
     clash = [name for name in LABEL_COLUMNS if name in names]
-    if clash and len(clash) < len(LABEL_COLUMNS):
+    if clash and not all(name in names for name in _MARKS):
         raise TaskError(
             f"the data has a column {clash[0]!r}, which labeling writes: rename it (`gold` for a "
             "human's label) or remove it"
@@ -170,7 +181,8 @@ def as_dataset(
     if table is None:
         result = result.flatten_indices()
         table = result.data.table
+    lists = {"list": pa.list_(pa.float64()), "texts": pa.list_(pa.string())}
     for name, kind in LABEL_COLUMNS.items():
-        arrow = pa.list_(pa.float64()) if kind == "list" else pa.type_for_alias(kind)
+        arrow = lists.get(kind) or pa.type_for_alias(kind)
         table = table.append_column(name, pa.array([answer[name] for answer in answers], arrow))
     return datasets.Dataset(table)

@@ -9,65 +9,33 @@ are the log of everything the teacher was asked and said.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import filelock
-import orjson
 
-_HEAD = b'{"key":"'
-_KEY_HEX = 32
+from labelers.exchanges import (
+    Exchange,
+    canonical,
+    exchange_key,
+    line_key,
+    read_line,
+    stamp,
+    write_line,
+)
+
+__all__ = ["Exchange", "Store", "StoreError", "canonical", "exchange_key", "segment_lock"]
+
 _LENGTH_BITS = 32
 _OFFSET_BITS = 48
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 class StoreError(RuntimeError):
     """The store cannot be opened or written; what it holds already is safe."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One stored request and its answer, both as parsed JSON."""
-
-    key: str
-    time: str
-    teacher: Mapping[str, str]
-    path: str
-    request: dict[str, Any]
-    response: dict[str, Any]
-
-
-def canonical(body: Mapping[str, Any]) -> bytes:
-    """The one way in which a request is written: JSON, keys sorted, UTF-8, no spaces.
-
-    The same bytes are hashed, sent and stored.
-
-    Raises:
-        ValueError: If the body holds what JSON cannot carry, such as half a surrogate pair.
-    """
-    try:
-        return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:
-        raise ValueError(f"the request cannot be written as JSON: {error}") from error
-
-
-def exchange_key(identity: bytes, path: str, body: bytes, sample: int = 0) -> bytes:
-    """The 16-byte address of an exchange (SHA-256, truncated).
-
-    Args:
-        identity: The teacher's identity as canonical JSON.
-        path: The path below the API's root.
-        body: The canonical request body.
-        sample: Index among deliberate repetitions of one request.
-    """
-    digest = hashlib.sha256(b"%d\0%b\0%b\0%b" % (sample, identity, path.encode(), body))
-    return digest.digest()[: _KEY_HEX // 2]
 
 
 class Store:
@@ -107,6 +75,10 @@ class Store:
     def __contains__(self, key: bytes) -> bool:
         return key in self._index
 
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys of all stored exchanges, in the order in which each segment received them."""
+        return iter(list(self._index))
+
     def __enter__(self) -> Store:
         return self
 
@@ -129,7 +101,7 @@ class Store:
                 self._scan(number)
 
     def _open_reader(self, path: Path) -> int:
-        self._readers.append(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+        self._readers.append(os.open(path, _READ_ONLY))
         self._segments.append(path)
         self._scanned.append(0)
         return len(self._segments) - 1
@@ -137,22 +109,30 @@ class Store:
     def _scan(self, number: int) -> None:
         """Index the complete lines of a segment; a torn last line stays unread."""
         with open(self._segments[number], "rb") as file:
+            if not os.path.sameopenfile(file.fileno(), self._readers[number]):
+                self._begin_anew(number)
             file.seek(self._scanned[number])
             offset = self._scanned[number]
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                if line.startswith(_HEAD) and line.endswith(b"}\n"):
-                    self._remember(line, number, offset)
-                else:
-                    self.damaged += 1
+                self._remember(line, number, offset)
                 offset += len(line)
             self._scanned[number] = offset
 
+    def _begin_anew(self, number: int) -> None:
+        """Forget a segment that was rewritten under its name, and read the new file from now on."""
+        shift = _OFFSET_BITS + _LENGTH_BITS
+        gone = [key for key, place in self._index.items() if place >> shift == number]
+        for key in gone:
+            del self._index[key]
+        os.close(self._readers[number])
+        self._readers[number] = os.open(self._segments[number], _READ_ONLY)
+        self._scanned[number] = 0
+
     def _remember(self, line: bytes, number: int, offset: int) -> None:
-        try:
-            key = bytes.fromhex(line[len(_HEAD) : len(_HEAD) + _KEY_HEX].decode("ascii"))
-        except ValueError:
+        key = line_key(line)
+        if key is None:
             self.damaged += 1
             return
         # One integer instead of a tuple: a hundred thousand entries then take some 15 MB.
@@ -167,29 +147,54 @@ class Store:
         length = place & ((1 << _LENGTH_BITS) - 1)
         offset = (place >> _LENGTH_BITS) & ((1 << _OFFSET_BITS) - 1)
         line = _pread(self._readers[place >> (_OFFSET_BITS + _LENGTH_BITS)], length, offset)
-        try:
-            record = orjson.loads(line)
-            return {name: record[name] for name in Exchange.__dataclass_fields__}
-        except (orjson.JSONDecodeError, KeyError):
+        record = read_line(line)
+        if record is None:
             # A line damaged on disk is as good as absent: it is asked again, and counted.
             self.damaged += 1
             del self._index[key]
-            return None
+        return record
 
     def get(self, key: bytes) -> dict[str, Any] | None:
         """The stored response body for ``key``, parsed, or None."""
         record = self._read(key)
         return None if record is None else record["response"]
 
+    def read(self, key: bytes) -> Exchange | None:
+        """The stored exchange for ``key``, or None."""
+        record = self._read(key)
+        return None if record is None else Exchange(**record)
+
     def exchanges(self) -> Iterator[Exchange]:
-        """Every stored exchange, in the order in which each segment received them."""
-        for key in list(self._index):
-            record = self._read(key)
-            if record is not None:
-                yield Exchange(**record)
+        """Every stored exchange, read one at a time in the order of the keys."""
+        for key in self:
+            exchange = self.read(key)
+            if exchange is not None:
+                yield exchange
+
+    def lines(self) -> Iterator[tuple[Path, bytes]]:
+        """Every complete line on disk with its segment.
+
+        Unlike :meth:`exchanges`, it has the damaged lines, and also those whose request was paid
+        for again, by two processes at once for instance.
+        """
+        for path in list(self._segments):
+            with open(path, "rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield path, line
 
     def put(
-        self, key: bytes, *, identity: bytes, path: str, request: bytes, response: bytes
+        self,
+        key: bytes,
+        *,
+        identity: bytes,
+        path: str,
+        request: bytes,
+        response: bytes,
+        sample: int = 0,
+        run: str = "",
+        seconds: float | None = None,
+        time: str = "",
     ) -> None:
         """Append an exchange; on return it survives the process's being killed.
 
@@ -199,19 +204,22 @@ class Store:
             path: The path below the API's root.
             request: Canonical request body.
             response: Response body: valid JSON.
+            sample: The sample's index that ``key`` was made with.
+            run: The name of the run that asked; no part of the key.
+            seconds: How long the answer took; no part of the key.
+            time: When it was answered, as :attr:`Exchange.time` has it; now by default.
 
         Raises:
             StoreError: If it cannot be written, for instance because the disk is full.
+            ValueError: If ``run`` or ``path`` holds what JSON cannot carry.
         """
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").encode()
-        # In valid JSON a raw line break stands only between tokens, where a space means the same.
-        answer = response.replace(b"\n", b" ").replace(b"\r", b" ")
-        line = b'%b%b","time":"%b","teacher":%b,"path":"%b","request":%b,"response":%b}\n' % (
-            _HEAD, key.hex().encode(), time, identity, path.encode(), request, answer,
+        line = write_line(
+            key, identity=identity, path=path, request=request, response=response, sample=sample,
+            run=run, seconds=seconds, time=time or stamp(),
         )  # fmt: skip
-        self._append(key, line)
+        self._append(line)
 
-    def _append(self, key: bytes, line: bytes) -> None:
+    def _append(self, line: bytes) -> None:
         try:
             if self._writer is None:
                 self._open_writer()
@@ -239,8 +247,7 @@ class Store:
         while True:
             number += 1
             path = self.folder / f"exchanges-{number:04d}.jsonl"
-            # Taken by the thread that labels, released by the one that closes.
-            lock = filelock.FileLock(str(path) + ".lock", thread_local=False)
+            lock = segment_lock(path)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -275,6 +282,12 @@ class Store:
         self._scanned.clear()
         self._index.clear()
         self._segment = -1
+
+
+def segment_lock(path: Path) -> filelock.BaseFileLock:
+    """The lock that the one writer of a segment holds."""
+    # Taken by the thread that labels, released by the one that closes.
+    return filelock.FileLock(f"{path}.lock", thread_local=False)
 
 
 def _pread(reader: int, length: int, offset: int) -> bytes:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jinja2
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from labelers.answer_rules import AnswerRule
+from labelers.rule_checks import rule_problem
+
 AnswerForm = Literal["text", "letter"]
+OnTwo = Literal["unread", "first"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 EDGES = " \t\r\n\"'`*_.,;:!()[]"
 
@@ -56,13 +60,15 @@ class Demonstration:
     """One worked example shown to the teacher (few-shot).
 
     ``input`` is written as the template would render it. ``choices`` is needed only where the
-    task's options differ from row to row.
+    task's options differ from row to row. ``written`` says that the rationale is the teacher's, who was
+    shown the right answer (:func:`labelers.write_demonstrations`).
     """
 
     input: str
     label: str
     rationale: str | None = None
     choices: tuple[str, ...] | None = None
+    written: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +87,17 @@ class Task:
             small teachers.
         answer_form: Whether the teacher names a label by its text or by a letter. By default the
             text for a label set and the letter for per-row choices.
+        answer: How an answer is read that is more than a label's name: ``Number()``, ``Equation()``,
+            ``Pattern(...)`` or ``JsonField(...)``. None reads labels by name, and free text as it is.
+        stop: Texts at which an answer ends, in addition to those at which teachers are known to run
+            on into another example.
+        on_two: What an answer is that names two labels beside each other ("(a) or (b)"): ``unread``,
+            or the ``first`` of them.
 
     Raises:
         TaskError: If the template does not parse, both ``labels`` and ``choices`` are given, a
-            label is empty or listed twice, or a demonstration's label is not allowed.
+            label is empty or listed twice, a demonstration's label is not allowed, or ``answer``,
+            ``stop`` or ``on_two`` cannot be read by.
     """
 
     instruction: str
@@ -94,6 +107,9 @@ class Task:
     demonstrations: tuple[Demonstration, ...] = ()
     answer_name: str = "Label"
     answer_form: AnswerForm | None = None
+    answer: AnswerRule | None = None
+    stop: tuple[str, ...] = ()
+    on_two: OnTwo = "unread"
 
     def __post_init__(self) -> None:
         if not self.instruction.strip():
@@ -112,8 +128,34 @@ class Task:
                 f"task.template {self.template!r} does not parse: {error.message}; columns are "
                 "written {{ name }}"
             ) from error
+        self._check_reading()
         for number, demonstration in enumerate(self.demonstrations, 1):
             self._check_demonstration(number, demonstration)
+
+    def _check_reading(self) -> None:
+        if self.answer is not None:
+            problem = rule_problem(
+                self.answer,
+                self.labels,
+                per_row=self.choices is not None,
+                letters=self.form == "letter",
+            )
+            if problem:
+                raise TaskError(f"task.answer: {problem}")
+        if self.on_two not in get_args(OnTwo):
+            raise TaskError(f"task.on_two is {self.on_two!r}: `unread` and `first` are allowed")
+        stops: object = self.stop
+        if not isinstance(stops, tuple):
+            raise TaskError(f'task.stop is {stops!r}: a tuple of texts is needed, ("###",)')
+        for stop in stops:
+            if not isinstance(stop, str) or not stop:
+                raise TaskError(f"task.stop holds {stop!r}: every stop is a text that is not empty")
+            for label in self.labels or ():
+                if stop in label:
+                    raise TaskError(
+                        f"task.stop holds {stop!r}, which is part of the label {label!r}: an answer with "
+                        "that label would always be cut; choose another stop"
+                    )
 
     def _check_demonstration(self, number: int, demonstration: Demonstration) -> None:
         if self.choices is not None and not demonstration.choices:
@@ -179,6 +221,10 @@ def _check_labels(labels: tuple[str, ...], form: AnswerForm) -> None:
     for label in labels:
         if not label.strip():
             raise TaskError("task.labels holds an empty label: give every label a name")
+        if len(label.strip().splitlines()) > 1:
+            raise TaskError(
+                f"task.labels holds {label!r}, which has a line break: write it on one line"
+            )
         read = plain(label)
         if not read:
             raise TaskError(f"task.labels holds {label!r}, nothing but punctuation: use a word")

