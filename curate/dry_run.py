@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import labelers
 from curate import assets
+from curate.demonstrations import choose_demonstrations
+from curate.labeling import _member_task
 from curate.offline_assets import ALIASES, BUILT_IN
-from curate.recipe import Recipe, TaskSection, load_recipe
+from curate.recipe import Recipe, load_recipe
 from curate.recipe_teachers import (
     AskedSection,
     CascadeSection,
@@ -19,14 +22,16 @@ from curate.recipe_teachers import (
     RecordedSection,
 )
 from curate.sources import load_examples
+from curate.stages import no_progress
 from curate.teachers import build_teacher
+from labelers.prices import TABLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from labelers.listening import PhaseQuote
-    from labelers.quotes import Quote
 
+_CALIBRATIONS = ("batch", "contextual")
 #: Keys of a teacher's section that are arguments of a quote under the same name.
 _ASKING = (
     "mode", "probabilities", "samples", "temperature", "vote", "rationales", "max_tokens",
@@ -62,48 +67,54 @@ def dry_run(recipe: Path, *, overrides: Sequence[str] = (), store: Path | None =
             )
             continue
         store_folder = store if store is not None else base / ".curate"
-        quote, notes = _quote(examples, task, section, base, store_folder)
+        quote, notes = _quote(examples, checked, task, section, base=base, store=store_folder)
         free = isinstance(section, LlamaCppSection) and quote.prices is None
         told += quote_lines(quote, free=free, notes=[*note, *notes])
     return "\n".join([*told, "", "nothing was sent"])
 
 
-def _asked(recipe: Recipe) -> Iterator[tuple[Any, TaskSection, list[str]]]:
+def _asked(recipe: Recipe) -> Iterator[tuple[Any, labelers.Task, list[str]]]:
     """Each teacher of the recipe, the task as it is put to it, and what is to be said of its quote."""
-    teacher = recipe.teacher
+    teacher, task = recipe.teacher, recipe.task.task()
     if isinstance(teacher, EnsembleSection):
         for member in teacher.members:
-            own = {
-                name: value
-                for name in ("instruction", "answer_name", "demonstrations")
-                if (value := getattr(member, name)) is not None
-            }
-            yield member.teacher, recipe.task.model_copy(update=own), []
+            yield member.teacher, _member_task(recipe, member), []
     elif isinstance(teacher, CascadeSection):
-        yield teacher.cheap, recipe.task, []
+        yield teacher.cheap, task, []
         note = "asked only where the cheap teacher is not sure: these figures are for all rows"
-        yield teacher.dear, recipe.task, [note]
+        yield teacher.dear, task, [note]
     else:
-        yield teacher, recipe.task, []
+        yield teacher, task, []
 
 
 def _quote(
-    examples: pd.DataFrame, task: TaskSection, section: Any, base: Path, store: Path
-) -> tuple[Quote, list[str]]:
-    from labelers.prices import TABLE
-    from labelers.quotes import quote
-
+    examples: pd.DataFrame,
+    recipe: Recipe,
+    task: labelers.Task,
+    section: Any,
+    *,
+    base: Path,
+    store: Path,
+) -> tuple[labelers.Quote, list[str]]:
     teacher, notes = _teacher(section, base, store)
-    calibration = section.calibration if section.calibration in ("batch", "contextual") else None
-    if section.demonstrations.choose != "fixed" or section.demonstrations.written:
+    shown = None
+    if section.demonstrations.written or section.demonstrations.choose == "similar":
+        # Writing them asks the teacher, and choosing similar ones may fetch an embedder.
         notes.append("the prompts show the task's own demonstrations: rows will be shown others")
-    found = quote(
+    else:
+        task, shown, _ = choose_demonstrations(
+            examples, section, task, teacher, recipe,
+            base=base, store=store, limits=labelers.Limits(), on_progress=no_progress,
+        )  # fmt: skip
+    found = labelers.quote(
         examples.drop(columns=["gold"]),
-        task.task(),
+        task,
         teacher,
         store=store,
         tokenizer=_tokenizer(section.model, base),
-        calibration=calibration,
+        calibration=section.calibration if section.calibration in _CALIBRATIONS else None,
+        demonstrations=shown,
+        redact=recipe.privacy.redaction().redact if recipe.privacy else None,
         **{name: getattr(section, name) for name in _ASKING},
     )
     if found.prices is not None and section.prices is None:
@@ -161,7 +172,9 @@ def _tokenizer(model: str, base: Path) -> str | None:
 # ---------------------------------------------------------------------------------------- output
 
 
-def quote_lines(quote: Quote, *, free: bool = False, notes: Sequence[str] = ()) -> Iterator[str]:
+def quote_lines(
+    quote: labelers.Quote, *, free: bool = False, notes: Sequence[str] = ()
+) -> Iterator[str]:
     """A quote as a person reads it: the prompts in full, then the figures."""
     for number, prompt in enumerate(quote.prompts, 1):
         yield f"--- prompt {number} of {len(quote.prompts)} shown\n{prompt}\n"
@@ -190,7 +203,7 @@ def _requests(phase: PhaseQuote) -> str:
     return f"{', '.join(parts)}: {phase.to_ask:,} to ask"
 
 
-def _completions(quote: Quote) -> str:
+def _completions(quote: labelers.Quote) -> str:
     most = f"{quote.completion_tokens:,} at most"
     if not quote.to_ask:
         return most
@@ -202,7 +215,7 @@ def _completions(quote: Quote) -> str:
     )
 
 
-def _cost(quote: Quote) -> str:
+def _cost(quote: labelers.Quote) -> str:
     if quote.cost_usd is None:
         return "not known: no prices; give teacher.prices"
     expected = quote.expected_cost_usd
@@ -217,7 +230,7 @@ def _dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.2g}"
 
 
-def _time(quote: Quote) -> str:
+def _time(quote: labelers.Quote) -> str:
     if not quote.to_ask:
         return "none: every answer is in the store"
     if quote.seconds is None or quote.rate is None:

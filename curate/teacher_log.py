@@ -75,7 +75,7 @@ def _selecting(command: F) -> F:
 
 @click.group()
 def log() -> None:
-    """Look into the store of teacher exchanges: list, search, export, prune, cost."""
+    """Look into the store of what the teacher was asked and said."""
 
 
 @log.command("list")

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import orjson
 
 from labelers.answers import split_thinking
-from labelers.budget import Budget, Ledger
+from labelers.budget import Budget, Ledger, ledger_path
+from labelers.claims import Claims
 from labelers.lanes import Lanes, Pass
 from labelers.limits import Limits
 from labelers.prompts import Request
-from labelers.store import Store, canonical, exchange_key
+from labelers.store import Store, StoreError, canonical, exchange_key
 from labelers.teachers import (
     Adapting,
     Checking,
@@ -33,6 +34,8 @@ from labelers.teachers import (
 T = TypeVar("T")
 #: Pauses that one request may meet: a server that only ever asks for pauses is not waited for without end.
 _MOST_PAUSES = 60
+#: Seconds between two looks at whether another process has its answer, and the longest that is waited.
+_LOOK, _LONGEST_LOOKING = 0.05, 900.0
 #: Most tokens, prompts and answers together, that a check at the start may take.
 START_TOKENS = 2048
 
@@ -127,6 +130,15 @@ class Reply:
         return usage if counted else None
 
     @property
+    def counted(self) -> tuple[int, int] | None:
+        """Prompt and completion tokens, if the server says both of them."""
+        usage = self.usage or {}
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not isinstance(prompt, int) or not isinstance(completion, int):
+            return None
+        return (prompt, completion) if prompt >= 0 and completion >= 0 else None
+
+    @property
     def tokens(self) -> tuple[int, int]:
         """Prompt and completion tokens as the server counts them; 0 where it does not say."""
         usage = self.usage
@@ -171,6 +183,10 @@ class Asker:
     to_come: int = 0
     _identity: bytes = b""
     _started: bool = False
+    _ready: bool = False
+    _no_start: TeacherError | None = None
+    _to_check: list[Teacher] = field(default_factory=list)
+    _claims: Claims | None = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: dict[bytes, asyncio.Future[Reply]] = field(default_factory=dict)
     _logprobs_seen: bool = False
@@ -180,7 +196,7 @@ class Asker:
     def __post_init__(self) -> None:
         self._identity = canonical(dict(self.teacher.identity))
         if self.budget is not None:
-            path = self.store.folder / "budgets" / f"{self.run or 'default'}.jsonl"
+            path = ledger_path(self.store.folder, self.run)
             self._ledger = Ledger(path, self.budget, self.teacher.prices)
 
     def key(self, request: Request, *, sample: int = 0) -> tuple[bytes, bytes]:
@@ -226,9 +242,7 @@ class Asker:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._under_way[key] = future
         try:
-            if not self._started:
-                await self._start()
-            reply = await self._pay(request, body, key, sample)
+            reply = await self._ask_as_one(request, body, key, sample)
         except BaseException as error:
             if isinstance(error, Exception):
                 future.set_exception(error)
@@ -241,21 +255,64 @@ class Asker:
         future.set_result(reply)
         return reply
 
+    async def _ask_as_one(self, request: Request, body: bytes, key: bytes, sample: int) -> Reply:
+        """Pay, unless another process on this store is paying for the same request or has done so."""
+        if not self._ready:
+            await self._start()
+        claims = self._claims
+        assert claims is not None
+        waited = 0.0
+        while not (claimed := claims.take(key)) and waited < _LONGEST_LOOKING:
+            await asyncio.sleep(_LOOK)
+            waited += _LOOK
+        try:
+            if claims.others_may_have_stored():
+                self.store.refresh()
+                if (stored := self.store.get(key)) is not None:
+                    self.reused += 1
+                    return Reply(stored, key)
+            return await self._pay(request, body, key, sample)
+        finally:
+            if claimed:
+                claims.release(key)
+
     async def _start(self) -> None:
         async with self._starting:
-            if not self._started:
-                await self.teacher.start()
-                teacher = self.teacher
-                members = teacher.members if isinstance(teacher, Fleet) else (teacher,)
-                self._lanes = Lanes(members, self.limits)
-                self._started = True
-                for member in members if self.on_start else ():
-                    assert self.on_start is not None
-                    ticket = await self._ledger.reserve(b"", START_TOKENS) if self._ledger else None
-                    try:
-                        await self.on_start(member)
-                    finally:
-                        self._settle(ticket, None)
+            if self._no_start is not None:
+                raise self._no_start
+            try:
+                if not self._started:
+                    await self._begin()
+                while self._to_check:
+                    await self._check(self._to_check[-1])
+                    self._to_check.pop()
+            except TeacherError as error:
+                self._no_start = error
+                raise
+            self._ready = True
+
+    async def _begin(self) -> None:
+        teacher = self.teacher
+        await teacher.start()
+        self._started = True
+        members = teacher.members if isinstance(teacher, Fleet) else (teacher,)
+        self._lanes = Lanes(members, self.limits)
+        self._to_check = list(members) if self.on_start else []
+        try:
+            self._claims = Claims(self.store.folder)
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.store.folder} cannot be written: {error.strerror}; name a folder "
+                "that can be written to"
+            ) from error
+
+    async def _check(self, member: Teacher) -> None:
+        assert self.on_start is not None
+        ticket = await self._ledger.reserve(b"", START_TOKENS) if self._ledger else None
+        try:
+            await self.on_start(member)
+        finally:
+            self._settle(ticket, None)
 
     async def _pay(self, request: Request, body: bytes, key: bytes, sample: int) -> Reply:
         most = request.most_tokens
@@ -273,10 +330,11 @@ class Asker:
                 return await self._send(entry, ticket, request, body, key, sample)
             except RetryableError as error:
                 self._lanes.failed(entry, overloaded=error.overloaded, pause=error.retry_after)
-                if error.retry_after is None:
-                    failures += 1
-                else:
+                # A pause of no time is none: else such a row would be asked on and on.
+                if error.retry_after:
                     pauses += 1
+                else:
+                    failures += 1
                 failed = error
             finally:
                 self._lanes.leave(entry)
@@ -287,9 +345,9 @@ class Asker:
                 ) from failed
             self.retries += 1
             avoid = entry.lane
-            if failed.retry_after is None:
+            if not failed.retry_after:
                 await asyncio.sleep(self.limits.delay(failures, self._random))
-            elif self.on_pause is not None and failed.retry_after > 0:
+            elif self.on_pause is not None:
                 self.on_pause(failed.retry_after)
 
     async def _send(
@@ -305,11 +363,12 @@ class Asker:
         teacher = entry.lane.teacher
         # Charged in full unless more is learnt: a request that was sent may have been counted.
         spent: tuple[int, int] | None = None
+        refused = True
         try:
             answer = await teacher.send(request.path, body)
+            refused = False
             reply = Reply(_parse(answer), key)
-            if reply.usage is not None:
-                spent = reply.tokens
+            if (spent := reply.counted) is not None:
                 entry.correct(sum(spent))
             if isinstance(teacher, Checking):
                 teacher.check(reply.body)
@@ -326,8 +385,8 @@ class Asker:
                 spent = 0, 0
             raise
         except (RowError, TeacherError):
-            # Refused before any work was done, unless an answer came and was found wanting.
-            spent = spent or (0, 0)
+            if refused:  # Before any work was done; an answer that is found wanting was paid for.
+                spent = 0, 0
             raise
         finally:
             self._settle(ticket, spent)
@@ -400,6 +459,10 @@ class Asker:
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
+        if self._claims is not None:
+            self._claims.close()
+            self._claims = None
+        self._ready = False
         if self._started:
             await self.teacher.close()
             self._started = False

@@ -20,7 +20,7 @@ from labelers.batch_files import (
 )
 from labelers.batch_journal import BatchJournal, BatchRecord
 from labelers.batch_provider import BatchProvider, BatchState
-from labelers.teachers import RetryableError, TeacherError
+from labelers.teachers import RetryableError, RowError, TeacherError
 
 if TYPE_CHECKING:
     from labelers.batches import OpenAIBatch
@@ -44,6 +44,8 @@ class _Batch:
     waiting: dict[str, Asked] = field(default_factory=dict)
     lines: dict[str, Line] | None = None
     task: asyncio.Task[None] | None = None
+    #: Batches of this run that had left the provider's queue when this one was made.
+    departures: int = 0
 
 
 class _QueueFullError(Exception):
@@ -82,6 +84,7 @@ class BatchRun:
         self._returned: list[Asked] = []
         self._settling: asyncio.Task[None] | None = None
         self._under_way: set[str] = set()
+        self._departures = 0
         self._one_left = asyncio.Event()
         self._squeezing = asyncio.Lock()
         #: Lines of known batches that nobody waits for yet, by the request's digest.
@@ -176,7 +179,7 @@ class BatchRun:
         waiting = name_requests(part)
         content = write_requests(waiting)
         record = self._journal.begin(part[0].path, list(waiting), content)
-        batch = self._batches[record.token] = _Batch(record, waiting)
+        batch = self._batches[record.token] = _Batch(record, waiting, departures=self._departures)
         return batch, content
 
     # ---------------------------------------------------------------------------- one batch's life
@@ -187,7 +190,7 @@ class BatchRun:
             try:
                 await self._see_through(batch, content)
             except _QueueFullError as full:
-                await self._squeeze(list(batch.waiting.values()), str(full))
+                await self._squeeze(batch, str(full))
         except Exception as error:
             _fail(batch.waiting.values(), error)
 
@@ -208,9 +211,10 @@ class BatchRun:
             if state.queue_full:
                 raise _QueueFullError(words)
             raise TeacherError(
-                f"the provider refused batch {state.id} of {len(record.requests)} requests: {words[:400]}. "
-                "Nothing of it was paid for: correct what it names, and run the same command again"
+                f"the provider refused batch {state.id} of {len(record.requests)} requests, and nothing of "
+                f"it was paid for: correct what it names, and run the same command again. {words[:400]}"
             )
+        self._departures += 1
         batch.lines = await self._provider.lines(state)
         self._hand_out(batch, batch.lines)
 
@@ -263,12 +267,12 @@ class BatchRun:
             self._under_way.discard(record.token)
             self._one_left.set()
 
-    async def _squeeze(self, asked: Sequence[Asked], words: str) -> None:
-        """Send in ever smaller parts, one after another, what did not fit the provider's queue."""
+    async def _squeeze(self, batch: _Batch, words: str) -> None:
+        """Send what did not fit the provider's queue when there is room, or in ever smaller parts."""
         async with self._squeezing:
-            parts, refusals = deque([list(asked)]), 1
+            parts, refusals = deque([list(batch.waiting.values())]), 1
             while parts:
-                if refusals:
+                if refusals and batch.departures == self._departures:
                     await self._await_room(parts, refusals, words)
                 batch, content = self._write_down(parts.popleft())
                 try:
@@ -281,8 +285,8 @@ class BatchRun:
     async def _await_room(self, parts: deque[list[Asked]], refusals: int, words: str) -> None:
         if refusals >= _QUEUE_REFUSALS:
             raise TeacherError(
-                f"the provider's queue has been full for long: {words[:400]}. Wait until other batches "
-                "of the account have ended, and run the same command again"
+                f"the provider's queue has been full for long: wait until other batches of the account "
+                f"have ended, and run the same command again. {words[:400]}"
             )
         if self._under_way:
             self._one_left.clear()
@@ -343,7 +347,7 @@ class BatchRun:
         taken: dict[str, list[str]] = {}
         for asked in returned:
             task = asked.task
-            if task is not None and task.done() and (task.cancelled() or task.exception()):
+            if task is not None and task.done() and _broke_off(task):
                 continue
             for record, custom_id in asked.places:
                 taken.setdefault(record.token, []).append(custom_id)
@@ -359,3 +363,11 @@ def _fail(asked: Iterable[Asked], error: Exception) -> None:
     for one in asked:
         if not one.answer.done():
             one.answer.set_exception(error)
+
+
+def _broke_off(task: asyncio.Task[Any]) -> bool:
+    """Whether a task ended before it could store its answer; that a row has an error is an answer."""
+    if task.cancelled():
+        return True
+    error = task.exception()
+    return error is not None and not isinstance(error, RowError)

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 import orjson
@@ -48,6 +49,11 @@ class Budget:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise TeacherError(f"budget.{name} is {value}: it must be a positive number")
+
+
+def ledger_path(store: Path, run: str) -> Path:
+    """Where the account of a run is kept; a name with a slash in it stays within the folder."""
+    return store / "budgets" / f"{quote(run or 'default', safe=' ', errors='replace')}.jsonl"
 
 
 @dataclass(frozen=True)

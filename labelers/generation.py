@@ -96,9 +96,10 @@ def generate(
         TeacherError: If no request can succeed. What was answered before is in the store.
         StoreError: If the store cannot be written.
     """
-    _check_range("near_duplicate", near_duplicate, 0.05, 1)
-    _check_range("temperature", temperature, 0, 2)
-    _check_range("shots", shots, 1, 32)
+    if not 0 < near_duplicate <= 1:
+        raise TaskError(f"near_duplicate is {near_duplicate}: above 0 and up to 1 is allowed")
+    _check_range("temperature", temperature, 0, 5)
+    _check_range("shots", shots, 1, 64)
     _check_range("max_tokens", max_tokens, 1, 100_000)
     if max_requests is not None:
         _check_range("max_requests", max_requests, 1, 10_000_000)

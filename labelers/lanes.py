@@ -117,6 +117,7 @@ class Lanes:
         self.limits = limits
         self.lanes = [Lane(teacher, number, limits) for number, teacher in enumerate(teachers)]
         self._clock = clock
+        #: Who waits, in the order of coming; only the first looks for room.
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._random = random.Random()
@@ -131,19 +132,20 @@ class Lanes:
         # Who comes later does not overtake those who wait, or a retry would starve.
         if not self._waiting and (entry := self._enter(affinity, tokens, avoid)):
             return entry
-        while True:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            self._schedule(tokens)
-            try:
-                await future
-            except asyncio.CancelledError:
-                if future.done() and not future.cancelled():
-                    self._wake()
-                raise
-            if entry := self._enter(affinity, tokens, avoid):
-                self._wake()
-                return entry
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            while True:
+                if self._waiting[0] is turn:
+                    if entry := self._enter(affinity, tokens, avoid):
+                        return entry
+                    self._schedule(tokens)
+                await turn
+                place = self._waiting.index(turn)
+                turn = self._waiting[place] = asyncio.get_running_loop().create_future()
+        finally:
+            self._waiting.remove(turn)
+            self._wake()
 
     def _enter(self, affinity: bytes, tokens: float, avoid: Lane | None) -> Pass | None:
         now = self._clock()
@@ -160,7 +162,7 @@ class Lanes:
             key=lambda lane: (
                 lane is avoid,
                 lane.failed_rounds > 0,
-                crc32(b"%d" % lane.number, crc32(affinity)),
+                _mixed(crc32(affinity), lane.number),
             ),
         )
 
@@ -179,16 +181,15 @@ class Lanes:
             entry.lane.paused_until = max(entry.lane.paused_until, now + pause)
 
     def _wake(self) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
+        """Have the first in line look for room."""
+        if self._waiting and not self._waiting[0].done():
+            self._waiting[0].set_result(None)
 
     def _schedule(self, tokens: float) -> None:
         """Have the first in line look again when a pause or a ceiling's stretch ends."""
         if self._timer is not None:
-            return
+            self._timer.cancel()  # It may be too late by now: another endpoint's pause is shorter.
+            self._timer = None
         now = self._clock()
         waits = [wait for lane in self.lanes if (wait := lane.wait(tokens, now)) is not None]
         if waits:
@@ -198,3 +199,14 @@ class Lanes:
     def _look_again(self) -> None:
         self._timer = None
         self._wake()
+
+
+def _mixed(row: int, lane: int) -> int:
+    """A number that looks random (the finaliser of MurmurHash3).
+
+    CRC alone will not do: it is linear, and of three endpoints the first would get half of the rows.
+    """
+    mixed = (row ^ (lane + 1) * 0x9E3779B9) & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return mixed ^ mixed >> 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from labelers.sentences import UnreadError, clause, correction, sentence
+from labelers.sentences import REACH, UnreadError, clause, correction, sentence
 from labelers.tasks import EDGES, LETTERS, Task, plain
 
 # ASCII, or the long s and the Kelvin sign would count as letters of options.
@@ -75,7 +75,9 @@ def match_whole(body: str, task: Task, choices: Sequence[str], cut_off: bool) ->
         UnreadError: As for :func:`match`.
     """
     first = body.strip().split("\n")[0]
-    label = match(body.strip() if cut_off else first, task, choices, cut_off)
+    if len(first) > REACH:
+        return None
+    label = match(body.strip()[: 2 * REACH] if cut_off else first, task, choices, cut_off)
     if label is None:
         return None
     if task.on_two == "first":

@@ -24,8 +24,10 @@ _CONTEXT_WORDS = ("context", "maximum length", "too long", "max_model_len")
 _NO_QUOTA = b"insufficient_quota"
 #: Fields of a body that the labeling loop sets itself.
 _OURS = frozenset(
-    {"model", "messages", "prompt", "max_tokens", "max_completion_tokens", "stream", "n"}
+    {"model", "messages", "prompt", "max_tokens", "max_completion_tokens", "stream", "n", "best_of"}
 )
+#: What stands in place of the key where a server quotes it.
+_STRUCK = b"[key]"
 
 
 @dataclass(kw_only=True)
@@ -97,6 +99,12 @@ class OpenAICompatible:
                 f"teacher.base_url of {authority.rpartition('@')[2]} holds a user name or password: "
                 "leave it out, and name a variable with the key in teacher.api_key_env"
             )
+        if "?" in self.base_url:
+            raise TeacherError(
+                f"teacher.base_url of {authority} holds a query (`?`): it would be shown in errors, and "
+                "paths are put behind it. Leave it out, and name a variable with the key in "
+                "teacher.api_key_env"
+            )
         if clash := _OURS & self.extra.keys():
             raise TeacherError(
                 f"teacher.extra holds {sorted(clash)[0]!r}, which labeling sets itself: leave it out"
@@ -164,10 +172,10 @@ class OpenAICompatible:
         assert self._session is not None
         try:
             async with self._session.get(f"{self.base_url}/models") as response:
-                status, body = response.status, await response.read()
+                status, body = response.status, self._strike(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TeacherError(
-                f"no server answers at {self.base_url} ({_reason(error)}): start it, or correct "
+                f"no server answers at {self.base_url} ({self._reason(error)}): start it, or correct "
                 "teacher.base_url"
             ) from error
         if status in (401, 403):
@@ -227,11 +235,11 @@ class OpenAICompatible:
         assert self._session is not None, "send() before start()"
         try:
             async with self._session.post(f"{self.base_url}/{path}", data=body) as response:
-                answer = await response.read()
+                answer = self._strike(await response.read())
                 status, headers = response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RetryableError(
-                f"the connection failed ({_reason(error)})",
+                f"the connection failed ({self._reason(error)})",
                 overloaded=isinstance(error, TimeoutError),
                 # One that never came about has cost nothing.
                 charged=not isinstance(error, aiohttp.ClientConnectorError),
@@ -246,7 +254,7 @@ class OpenAICompatible:
                 "teacher.base_url, teacher.model and teacher.api"
             )
         message = f"HTTP {status}: {self._message(answer)}"
-        if status == 429 and _NO_QUOTA in answer:
+        if status == 402 or (status == 429 and _NO_QUOTA in answer):
             raise TeacherError(
                 f"{self.base_url} answers that the account has no money left ({message}): add credit "
                 "and run the same command again; what was answered is stored"
@@ -264,7 +272,7 @@ class OpenAICompatible:
         raise RowError(message)
 
     def _message(self, body: bytes) -> str:
-        """The server's own words, shortened, with the key struck out should they quote it."""
+        """The server's own words, shortened."""
         text = body.decode("utf-8", "replace")
         try:
             parsed = orjson.loads(body)
@@ -275,21 +283,28 @@ class OpenAICompatible:
         except (orjson.JSONDecodeError, AttributeError):
             pass
         text = " ".join(text.split())
-        if self._key:
-            text = text.replace(self._key, "[key]")
         return text if len(text) <= 200 else text[:199] + "…"
+
+    def _strike(self, text: bytes) -> bytes:
+        """What the server said, without the key, should it quote that: it is stored and shown."""
+        if not self._key:
+            return text
+        key = self._key.encode()
+        for spelling in {key, orjson.dumps(self._key)[1:-1], key.replace(b"/", rb"\/")}:
+            if spelling in text:
+                text = text.replace(spelling, _STRUCK)
+        return text
+
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error, TimeoutError):
+            return "it timed out"
+        return self._strike((str(error) or type(error).__name__).encode()).decode()
 
     async def close(self) -> None:
         """See :class:`labelers.teachers.Teacher`."""
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "it timed out"
-    return str(error) or type(error).__name__
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

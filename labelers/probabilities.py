@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from labelers.calibrations import BatchCalibration as BatchCalibration
-
 #: What may stand before a label in an answer and is no part of it.
 OPENING = " \t\r\n\"'`*("
 #: A log-probability may exceed 0 by this much through the server's rounding.

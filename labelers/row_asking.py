@@ -347,7 +347,8 @@ def _sequence_probability(reply: Reply) -> float:
             "the answer carries no log-probabilities, which a vote by probability needs: use vote: majority",
             kind="no_logprobs",
         )
-    return math.exp(sum(numbers) / len(numbers))
+    # Above 0 even where exp underflows: a vote of no weight is no vote.
+    return max(math.exp(sum(numbers) / len(numbers)), 1e-300)
 
 
 async def _together(questions: Iterable[Coroutine[Any, Any, Reply]]) -> list[Reply]:

@@ -182,10 +182,12 @@ class Fleet:
     members: Sequence[Teacher]
     #: What could not be reached at the start.
     missing: list[str] = field(default_factory=list)
+    _all: Sequence[Teacher] = ()
 
     def __post_init__(self) -> None:
         if not self.members:
             raise TeacherError("a fleet needs at least one endpoint")
+        self._all = tuple(self.members)
         first = self.members[0]
         for member in self.members:
             for what in ("identity", "model", "api", "top_logprobs"):
@@ -242,26 +244,25 @@ class Fleet:
         return first.dialect if isinstance(first, Constraining) else None
 
     async def start(self) -> None:
-        """Start all members.
+        """Start all members, also those that could not be reached the last time.
 
         Raises:
             TeacherError: If none can be started.
         """
         results = await asyncio.gather(
-            *(member.start() for member in self.members), return_exceptions=True
+            *(member.start() for member in self._all), return_exceptions=True
         )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, TeacherError):
-                raise failure
-        if len(failures) == len(self.members):
-            raise failures[0]
-        self.missing = [str(failure) for failure in failures]
-        self.members = [
+        started = [
             member
-            for member, result in zip(self.members, results, strict=True)
+            for member, result in zip(self._all, results, strict=True)
             if not isinstance(result, BaseException)
         ]
+        failures = [result for result in results if isinstance(result, BaseException)]
+        fatal = [failure for failure in failures if not isinstance(failure, TeacherError)]
+        if fatal or not started:
+            await asyncio.gather(*(member.close() for member in started))
+            raise (fatal or failures)[0]
+        self.members, self.missing = started, [str(failure) for failure in failures]
 
     async def send(self, path: str, body: bytes) -> bytes:
         """Send to the first member; the labeling loop itself chooses among them."""

@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def over(self) -> bool:
-        return self.step >= len(STEPS)
+        return self.step >= (1 if self.outcome["status"] == "failed" else len(STEPS))
 
     @property
     def status(self) -> str:
@@ -81,6 +81,8 @@ class Provider:
     leaks: list[str] = field(default_factory=list)
     queue: int = 10**9
     page: int = 100
+    #: While set, batches make no step.
+    hold: bool = False
 
     async def happens(self, event: str, request: web.Request) -> web.Response | None:
         """Log an event, kill who is to be killed at it, and answer with a fault if one is planned."""
@@ -161,7 +163,7 @@ class Provider:
         if batch is None:
             return web.json_response({"error": {"message": "No such batch"}}, status=404)
         if not batch.over:
-            batch.step += 1
+            batch.step += not self.hold
             if batch.over:
                 self._execute(batch)
         elif "files_later" in batch.outcome:
@@ -304,6 +306,11 @@ class Server:
         with urllib.request.urlopen(request) as response:
             story: dict[str, Any] = orjson.loads(response.read())
         return story
+
+    def wait_for(self, event: str, times: int = 1) -> None:
+        """Return when something has happened so many times."""
+        while self.control()["events"].count(event) < times:
+            pass  # Asking takes as long as it takes; nothing else is waited for.
 
     def paid_twice(self) -> int:
         """Requests executed more than once."""

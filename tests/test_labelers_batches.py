@@ -304,7 +304,8 @@ def test_a_batch_that_is_refused_stops_the_run_with_the_providers_words(
     error = {"code": "invalid_json_line", "message": "Line 3 is not parseable.", "line": 3}
     server.control(outcomes=[{"status": "failed", "errors": [error]}])
     message = refusal(batch_teacher(server, tmp_path))
-    assert "refused batch batch-0 of 5 requests: Line 3 is not parseable. Nothing" in message
+    assert "refused batch batch-0 of 5 requests" in message
+    assert message.endswith("run the same command again. Line 3 is not parseable.")
     assert steps(tmp_path) == [MADE + "closed failed, "]
     assert ask(batch_teacher(server, tmp_path), FIVE) == SAID
     assert len(server.control()["executed"]) == 5
@@ -336,7 +337,8 @@ def test_a_queue_that_stays_full_is_given_up(server: Server, tmp_path: Path) -> 
     server.control(queue=0)
     naps = Naps()
     message = refusal(batch_teacher(server, tmp_path, sleep=naps), FIVE[:2])
-    assert "queue has been full for long: Enqueued token limit reached. Limit: 0" in message
+    assert "queue has been full for long" in message
+    assert "Enqueued token limit reached. Limit: 0" in message
     assert 86_400 / 2 < sum(naps.seconds) < 86_400 * 2
     assert server.control()["executed"] == []
 
@@ -361,7 +363,7 @@ def test_without_the_fallback_it_goes_into_further_batches(server: Server, tmp_p
     assert story["direct"] == []
     assert server.paid_twice() == 0
     # The first batches are closed too: their open requests were answered by later ones.
-    assert steps(tmp_path) == [MADE + "closed done, "] * 3
+    assert [taken.endswith("closed done, ") for taken in steps(tmp_path)] == [True] * 3
 
 
 def test_files_that_are_named_only_later_are_waited_for(server: Server, tmp_path: Path) -> None:

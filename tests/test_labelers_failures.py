@@ -156,7 +156,10 @@ def test_token_counts_that_are_none_are_counted_as_nothing(tmp_path: Path, usage
         (says("It broke. So the answer is either positive or negative."), "unread: no one label"),
         (says(""), "unread: the answer is empty"),
         (says(None), "unread: the answer is empty"),
-        (says("The strap broke on day", "length"), "truncated: the answer was cut off after 10 tokens"),
+        (
+            says("The strap broke on day", "length"),
+            "truncated: the answer was cut off after 10 tokens",
+        ),
         (says("It broke. So the answer is negative", "length"), "truncated: the answer was cut"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def test_rows_are_written_with_their_provenance(tmp_path: Path) -> None:
     assert result.report.accepted == result.report.wanted == 3
     assert result.report.by_label == {"negative": 3}
     assert result.report.shortfall == {}
+    assert result.rejections == ()
     assert result.report.asked == result.report.requests == 3
 
 
@@ -460,7 +462,7 @@ def test_progress_counts_rows_taken_and_texts_rejected(tmp_path: Path) -> None:
         ({"seeds": SEEDS[3:]}, "no seed has the label 'negative'"),
         ({"per_cluster": True}, "the seeds lack the column 'cluster'"),
         ({"attributes": {"tone": "angry"}}, "give a list of at least one text"),
-        ({"near_duplicate": 7}, r"near_duplicate is 7: 0\.05 to 1 is allowed"),
+        ({"near_duplicate": 7}, "near_duplicate is 7: above 0 and up to 1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"seeded_by": "me"}, "choose 'gold' or 'label'"),
         ({"task": Task(instruction="Choose.", choices="options")}, "input only"),
@@ -550,3 +552,22 @@ def test_words_and_texts_of_other_scripts() -> None:
     assert is_text("電池很好")
     assert not is_text("caf\ufffd au lait")
     assert not is_text("   ")
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python no-run\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    teacher = ScriptedTeacher(
+        lambda body: says(
+            "It breaks. So the answer is negative."
+            if "step by step" in prompt_of(body)
+            else f"{NEW[random.Random(prompt_of(body)).randrange(len(NEW))]} {len(teacher.seen)}"
+        )
+    )
+    names: dict[str, Any] = {
+        "task": TASK, "teacher": teacher, "train": SEEDS, "test": SEEDS[:0],
+    }  # fmt: skip
+    exec(compile(code, "docs/generation.md", "exec"), names)  # noqa: S102
+    assert names["written"].report.accepted > 0
+    assert names["agreed"].share == 1.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -188,8 +190,6 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_importing_the_labelers_does_not_load_the_extra() -> None:
-    import subprocess
-
     code = "import labelers.privacy, sys; print({'presidio_analyzer', 'spacy'} & set(sys.modules))"
     shown = subprocess.run(
         [sys.executable, "-c", code],
@@ -199,3 +199,22 @@ def test_importing_the_labelers_does_not_load_the_extra() -> None:
         cwd=Path(__file__).parents[1],
     )
     assert shown.stdout.strip() == "set()"
+
+
+@needs_presidio
+def test_the_example_in_the_docs_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python no-run\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/privacy.md", "exec"), names)  # noqa: S102
+    assert (
+        names["text"]
+        == "<EMAIL_ADDRESS_1> wrote twice; call <EMAIL_ADDRESS_1> or <PHONE_NUMBER_1>."
+    )
+    assert names["counts"] == {"EMAIL_ADDRESS": 2, "PHONE_NUMBER": 1}
+
+
+def test_the_docs_list_every_entity() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    for entity in (*EVERYTHING, "PERSON", "LOCATION", "ORGANIZATION"):
+        assert f"| `{entity}` |" in page

@@ -93,7 +93,7 @@ def test_labeling_then_asks_as_many_requests_and_the_prompts_shown(
     after = quote(data, SENTIMENT, teacher, store=tmp_path / "store", **how)
     assert (after.to_ask, after.prompt_tokens, after.completion_tokens) == (0, 0, 0)
     assert after.label.paid == after.label.requests == quoted.label.requests
-    assert after.rationale == after.rationale
+    assert after.rationale.paid == after.rationale.requests == quoted.rationale.requests
     assert after.prompts == ()
 
 
@@ -117,7 +117,7 @@ def test_what_is_in_the_store_is_not_charged_and_equal_rows_are_charged_once(
     )
     assert (quoted.label.requests, quoted.label.paid, quoted.label.repeated) == (8, 4, 2)
     assert quoted.to_ask == 2
-    instruction = 8 + 9  # the task's, and how to answer
+    instruction = 9 + 10  # the task's, and how to answer
     first, second = (len(f"Review: {text}".split()) for text in REVIEWS[2:])
     assert quoted.prompt_tokens == 2 * (instruction + 2 * 4) + first + second
     assert [prompt.rpartition("\n")[2] for prompt in quoted.prompts] == [

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelers import Demonstration, Task, TaskError
+from labelers.answer_rules import Equation, JsonField, Number, Pattern
 from labelers.prompts import build_request
 from labelers.store import canonical, exchange_key
 
@@ -131,6 +132,51 @@ def test_a_task_that_cannot_be_asked_is_refused(change: dict[str, Any], message:
     settings = {name: getattr(SENTIMENT, name) for name in SENTIMENT.__dataclass_fields__}
     with pytest.raises(TaskError, match=message):
         Task(**{**settings, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ("a good\nreview", "a bad one")}, "line break"),
+        ({"stop": "###"}, r"task.stop is '###': a tuple"),
+        ({"stop": ["###"]}, r"task.stop is \['###'\]: a tuple"),
+        ({"stop": ("###", "")}, "task.stop holds ''"),
+        ({"stop": ("tiv",)}, "part of the label 'positive'"),
+        ({"on_two": "last"}, "task.on_two is 'last': `unread` and `first`"),
+        ({"answer": "number"}, "task.answer: 'number' is no rule: Number"),
+        ({"answer": Number}, "is no rule: Number"),
+        ({"answer": Number()}, "task.answer: the label 'positive' is no number"),
+        ({"answer": Number(), "labels": ("1", "1.0")}, "'1' and '1.0' are the same number"),
+        ({"answer": Number(), "answer_form": "letter"}, "options that have letters"),
+        ({"answer": Number(), "labels": None, "choices": "options"}, "options that have letters"),
+        ({"answer": Equation()}, "equations are free text"),
+        ({"answer": JsonField(field="")}, "the field '' has an empty part"),
+        ({"answer": JsonField(field="a..b")}, r"the field 'a\.\.b' has an empty part"),
+        ({"answer": JsonField(field="a", rationale=".")}, r"the field '\.' has an empty part"),
+        ({"answer": Pattern(pattern="")}, "the pattern is ''"),
+        ({"answer": Pattern(pattern="(" * 1001)}, "1001 characters"),
+        ({"answer": Pattern(pattern="(a")}, r"the pattern '\(a' is no regular expression: missing"),
+        ({"answer": Pattern(pattern="a")}, "the pattern 'a' has 0 groups"),
+        ({"answer": Pattern(pattern="(a)(b)")}, r"has 2 groups: .*\(\?P<answer>"),
+        ({"answer": Pattern(pattern="()" * 9 + "(?P<answer>a)")}, "in group 10"),
+        ({"answer": Pattern(pattern=r"(a)(?=b)")}, "cannot be matched in linear time"),
+        ({"answer": Pattern(pattern=r"(?P<answer>a)\1")}, "cannot be matched in linear time"),
+    ],
+)
+def test_a_task_whose_answers_cannot_be_read_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    settings: dict[str, Any] = {"instruction": "Judge it.", "labels": ("positive", "negative")}
+    with pytest.raises(TaskError, match=message):
+        Task(**{**settings, **change})
+
+
+def test_the_rules_that_fit_a_task_are_taken() -> None:
+    for answer in (Number(), Equation(), Pattern(pattern="(a)"), JsonField(field="a.0")):
+        assert Task(instruction="Judge it.", answer=answer).answer == answer
+    for answer in (Pattern(pattern="(?P<answer>a)(b)"), JsonField(field="a")):
+        assert Task(instruction="Judge it.", choices="options", answer=answer).closed
+    assert Task(instruction="Count.", labels=("1", "2"), answer=Number()).labels == ("1", "2")
 
 
 # ------------------------------------------------------------------------------------------ prompts
