@@ -23,7 +23,6 @@ from labelers.prompts import Request
 from labelers.store import Store, StoreError, canonical, exchange_key
 from labelers.teachers import (
     Adapting,
-    Checking,
     Fleet,
     RetryableError,
     RowError,
@@ -182,6 +181,8 @@ class Asker:
     #: Rows that have not been begun: they are what stopping a hopeless run saves.
     to_come: int = 0
     _identity: bytes = b""
+    #: Found out once: to ask a protocol of an object takes as long as to hash a request.
+    _adapting: Adapting | None = None
     _started: bool = False
     _ready: bool = False
     _no_start: TeacherError | None = None
@@ -195,6 +196,7 @@ class Asker:
 
     def __post_init__(self) -> None:
         self._identity = canonical(dict(self.teacher.identity))
+        self._adapting = self.teacher if isinstance(self.teacher, Adapting) else None
         if self.budget is not None:
             path = ledger_path(self.store.folder, self.run)
             self._ledger = Ledger(path, self.budget, self.teacher.prices)
@@ -206,8 +208,8 @@ class Asker:
             RowError: If the request cannot be written as JSON.
         """
         body = request.body
-        if isinstance(self.teacher, Adapting):
-            body = self.teacher.adapt(body)
+        if self._adapting is not None:
+            body = self._adapting.adapt(body)
         try:
             written = canonical(body)
         except ValueError as error:
@@ -370,8 +372,8 @@ class Asker:
             reply = Reply(_parse(answer), key)
             if (spent := reply.counted) is not None:
                 entry.correct(sum(spent))
-            if isinstance(teacher, Checking):
-                teacher.check(reply.body)
+            if entry.lane.checking is not None:
+                entry.lane.checking.check(reply.body)
             if "logprobs" in request.body:
                 self._require_logprobs(reply)
             # Nothing is awaited between the answer's arrival and its being stored: a kill loses

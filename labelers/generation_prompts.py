@@ -42,7 +42,8 @@ class Frame:
         around = _PLACEHOLDER.split(task.template)
         if len(around) != 2 or "{%" in task.template or "{#" in task.template:
             return cls()
-        frame = cls(around[0], around[1])
+        # Jinja drops one line break at the end, with which a block of YAML ends.
+        frame = cls(around[0], around[1].removesuffix("\n"))
         fits = all(
             text.startswith(frame.opening)
             and text.endswith(frame.closing)

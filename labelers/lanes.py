@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from labelers.limits import Ceiling, Limits
-from labelers.teachers import Teacher
+from labelers.teachers import Checking, Teacher
 
 _FIRST_WINDOW = 16
 #: Failed rounds in a row from which on an endpoint rests before it is tried with a single request.
@@ -38,6 +38,7 @@ class Lane:
 
     def __init__(self, teacher: Teacher, number: int, limits: Limits) -> None:
         self.teacher = teacher
+        self.checking = teacher if isinstance(teacher, Checking) else None
         self.number = number
         self.ceiling = float(max(1, teacher.concurrency))
         self.window = min(self.ceiling, float(getattr(teacher, "first_window", _FIRST_WINDOW)))

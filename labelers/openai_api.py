@@ -298,7 +298,8 @@ class OpenAICompatible:
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, TimeoutError):
             return "it timed out"
-        return self._strike((str(error) or type(error).__name__).encode()).decode()
+        words = str(error) or type(error).__name__
+        return self._strike(words.encode("utf-8", "replace")).decode()
 
     async def close(self) -> None:
         """See :class:`labelers.teachers.Teacher`."""

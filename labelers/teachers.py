@@ -182,7 +182,7 @@ class Fleet:
     members: Sequence[Teacher]
     #: What could not be reached at the start.
     missing: list[str] = field(default_factory=list)
-    _all: Sequence[Teacher] = ()
+    _all: Sequence[Teacher] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.members:

@@ -83,10 +83,12 @@ class Provider:
     page: int = 100
     #: While set, batches make no step.
     hold: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def happens(self, event: str, request: web.Request) -> web.Response | None:
         """Log an event, kill who is to be killed at it, and answer with a fault if one is planned."""
         self.events.append(event)
+        self.news.set()
         self.leaks += [name for name in request.headers if name.startswith(("OpenAI-", "X-Mine"))]
         for kill in list(self.kills):
             process, at, _, after = kill
@@ -136,9 +138,10 @@ class Provider:
         return name
 
     async def create(self, request: web.Request) -> web.Response:
+        # Once it is read, the client's death makes no difference: the batch is made.
+        order = orjson.loads(await request.read())
         if fault := await self.happens("create", request):
             return fault
-        order = orjson.loads(await request.read())
         lines = [orjson.loads(line) for line in self.files[order["input_file_id"]].splitlines()]
         names = [line["custom_id"] for line in lines]
         assert len(names) == len(set(names))
@@ -250,6 +253,10 @@ class Provider:
     async def control(self, request: web.Request) -> web.Response:
         """Set what the body names; answer with the counts and the log."""
         orders = orjson.loads(await request.read() or b"{}")
+        if wait := orders.pop("wait", None):
+            while self.events.count(wait[0]) < wait[1]:
+                self.news.clear()
+                await self.news.wait()
         if orders.pop("forget", False):
             self.__init__(self.api_key)  # type: ignore[misc]
         for name, value in orders.items():
@@ -268,9 +275,18 @@ class Provider:
         return web.Response(body=orjson.dumps(story))
 
 
+@web.middleware
+async def _mind_the_dead(request: web.Request, answer: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await answer(request)
+        return response
+    except ConnectionError:  # the client was killed
+        return web.Response()
+
+
 async def _serve(api_key: str) -> None:
     provider = Provider(api_key)
-    app = web.Application(client_max_size=256 * 2**20)
+    app = web.Application(client_max_size=256 * 2**20, middlewares=[_mind_the_dead])
     app.router.add_get("/v1/models", provider.models)
     app.router.add_post("/v1/files", provider.upload)
     app.router.add_get("/v1/files/{id}/content", provider.content)
@@ -309,8 +325,7 @@ class Server:
 
     def wait_for(self, event: str, times: int = 1) -> None:
         """Return when something has happened so many times."""
-        while self.control()["events"].count(event) < times:
-            pass  # Asking takes as long as it takes; nothing else is waited for.
+        self.control(wait=[event, times])
 
     def paid_twice(self) -> int:
         """Requests executed more than once."""

@@ -422,8 +422,7 @@ def stop_when(server: Server, event: str) -> Callable[[Sequence[asyncio.Task[str
     """Ends a run, as an interrupt does, once the provider has seen the event."""
 
     async def stop(tasks: Sequence[asyncio.Task[str]]) -> None:
-        while event not in await asyncio.to_thread(lambda: server.control()["events"]):
-            await asyncio.sleep(0)
+        await asyncio.to_thread(server.wait_for, event)
         for task in tasks:
             task.cancel()
 

@@ -1,0 +1,293 @@
+"""The recipe's section ``teacher`` in all its forms, against a real server of OpenAI's protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from small_recipe import review_rows, small_recipe, write_csv, write_recipe
+from teacher_server import MODEL, Fault, Server, running
+
+import curate
+import labelers
+from curate.exceptions import RecipeError
+from curate.recipe import parse_recipe
+from curate.recipe_teachers import WITHOUT_EFFECT_ON_ANSWERS, OpenAISection
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(served: Server) -> Server:
+    served.control(forget=True)
+    return served
+
+
+def asked(server: Server, **how: Any) -> dict[str, Any]:
+    return {"engine": "openai", "model": MODEL, "base_url": server.base_url, **how}
+
+
+def recipe_with(teacher: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    recipe = small_recipe(**sections)
+    recipe["student"] = {"model": "flan-t5-small", "objective": "label"}
+    recipe["teacher"] = teacher
+    return recipe
+
+
+def label(
+    folder: Path, teacher: dict[str, Any], **sections: Any
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    path = write_recipe(folder, recipe_with(teacher, **sections))
+    done = curate.label(path, output=folder / "run")
+    return done.table("labeled"), dict(done.stages["labeled"])
+
+
+def test_an_ensemble_asks_each_member_in_its_own_words_and_merges(
+    tmp_path: Path, server: Server
+) -> None:
+    members = [
+        {"teacher": asked(server, rationales=False, calibration=None), "weight": 2.0},
+        {
+            "teacher": asked(server, mode="cot", revision="b"),
+            "instruction": "Is the buyer glad or cross?",
+        },
+        {"teacher": {"engine": "recorded", "column": "said", "name": "a-log"}},
+    ]
+    frame, info = label(tmp_path, {"engine": "ensemble", "members": members, "vote": "majority"})
+    assert len(server.control()["received"]) == 2 * len(frame)
+    row = frame.iloc[0]
+    assert len(row["votes"]) == 3
+    assert row["teacher"] == f"{MODEL}+{MODEL}+a-log"
+    assert set(frame["label_source"]) == {"ensemble"}
+    # The server takes all but plain praise for blame, and has three of four votes by weight.
+    agreements = set(frame["agreement"].round(2))
+    assert agreements == {0.75, 1.0}
+    assert info["ensemble"]["disagreed"] == int((frame["agreement"] < 1).sum())
+    assert any("they disagree on" in note for note in info["notes"])
+    assert info["asked"] == 2 * len(frame)
+
+
+def test_a_cascade_asks_the_dear_teacher_only_where_the_cheap_one_is_unsure(
+    tmp_path: Path, server: Server
+) -> None:
+    prices = {"prompt": 1.0, "completion": 2.0}
+    teacher = {
+        "engine": "cascade",
+        "cheap": asked(server, rationales=False, calibration=None, prices=prices),
+        "dear": asked(
+            server, mode="cot", revision="large", prices={"prompt": 10.0, "completion": 20.0}
+        ),
+        "threshold": 0.5,
+    }
+    frame, info = label(tmp_path, teacher)
+    assert len(server.control()["received"]) == len(frame)
+    assert info["notes"] == ["cascade: the cheap teacher was sure of every row (threshold 0.5)"]
+    # The server gives 0.8 of 0.99 to its label: below 0.9 every row goes on to the dear one.
+    frame, info = label(tmp_path, {**teacher, "threshold": 0.9})
+    assert info["cascade"]["asked"] == len(frame)
+    one = (40 * 1 + 8 * 2) / 1e6 + (40 * 10 + 8 * 20) / 1e6
+    assert frame["cost_usd"].tolist() == pytest.approx([one] * len(frame))
+    assert frame["rationale"].notna().all()
+    assert info["cascade"]["cheap"]["rows"] == len(frame)
+    assert any(
+        note.startswith("cascade: the dear teacher was asked 60 of 60") for note in info["notes"]
+    )
+
+
+def test_a_spent_budget_leaves_rows_unasked_and_a_raised_one_goes_on(
+    tmp_path: Path, server: Server
+) -> None:
+    teacher = asked(server, mode="cot", concurrency=1, max_tokens=50, budget={"tokens": 3000})
+    frame, info = label(tmp_path, teacher)
+    asked_first = len(server.control()["received"])
+    assert 0 < asked_first < len(frame)
+    assert asked_first * 48 <= 3000
+    left = frame[frame["label"].isna()]
+    assert left["error"].str.startswith("budget: not asked").all()
+    assert info["errors"] == {"budget": len(left)}
+    assert any("raise teacher.budget" in note for note in info["notes"])
+    frame, info = label(tmp_path, {**teacher, "budget": {"tokens": 100_000}})
+    assert frame["label"].notna().all()
+    assert len(server.control()["received"]) == len(frame)
+    assert info["asked"] == len(frame) - asked_first
+
+
+def test_calibration_on_gold_is_reported_before_and_after(tmp_path: Path, server: Server) -> None:
+    frame, info = label(tmp_path, asked(server, rationales=False, calibration="temperature"))
+    (report,) = info["calibration"]
+    test = frame[frame["split"] == "test"]
+    assert (report["method"], report["judged"]) == ("temperature", len(test))
+    assert report["fitted"] == (frame["split"] == "train").sum()
+    right = (frame["label"] == frame["gold"])[frame["split"] == "test"].mean()
+    assert report["before"]["accuracy"] == pytest.approx(right)
+    # The server is sure of 81 % and right on far fewer: temperature takes its sureness away.
+    assert report["after"]["calibration_error"] < report["before"]["calibration_error"]
+    assert frame["confidence"].max() < 0.8
+
+
+def test_a_fleet_shares_the_rows_and_one_that_is_not_there_is_left_out(
+    tmp_path: Path, server: Server
+) -> None:
+    with running() as second:
+        urls = [server.base_url, second.base_url, "http://127.0.0.1:9/v1"]
+        frame, info = label(tmp_path, asked(server, mode="cot", base_url=urls))
+        first, other = (len(s.control()["received"]) for s in (server, second))
+    assert frame["label"].notna().all()
+    assert first + other == len(frame)
+    assert min(first, other) > len(frame) // 5
+    assert any(
+        "an endpoint was left out: no server answers at http://127.0.0.1:9" in n
+        for n in info["notes"]
+    )
+
+
+def test_the_teacher_writes_rows_that_are_labelled_like_any_other(
+    tmp_path: Path, server: Server
+) -> None:
+    """The server answers each request to write a row with one sentence: one row is new."""
+    generate = {"labels": {"negative": 2}, "max_requests": 8}
+    frame, _ = label(tmp_path, asked(server, rationales=False, calibration=None), generate=generate)
+    new = frame[frame["source"] == "generated"]
+    assert len(new) == 1
+    assert set(new["split"]) == {"train"}
+    assert new["gold"].isna().all()
+    assert new["label"].notna().all()
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text())
+    told = stages["generated"]["info"]
+    assert told["accepted"] == 1
+    assert told["requests"] == 8
+
+
+def test_pool_rows_are_trained_on_and_never_twice(tmp_path: Path, server: Server) -> None:
+    pool = [{"text": "A pool row about a kettle that I love."}, {"text": review_rows()[0]["text"]}]
+    write_csv(tmp_path / "pool.csv", pool)
+    teacher = asked(server, rationales=False, calibration=None)
+    frame, _ = label(tmp_path, teacher, data={"pool": "pool.csv"})
+    assert len(frame) == len(review_rows()) + 1
+    row = frame[frame["input"].str.contains("pool row")].iloc[0]
+    assert (row["split"], row["label"]) == ("train", "positive")
+
+
+def test_similar_demonstrations_come_from_the_recipe_s_embedder(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(texts: list[str], model: str, **_: Any) -> Any:
+        return [[float("kettle" in t), float("lamp" in t), 0.1] for t in texts]
+
+    monkeypatch.setattr("filters.embed", encode)
+    monkeypatch.setattr("curate.demonstrations.resolve_model", lambda *a, **k: "none")
+    shown = [
+        {"input": "Review: A kettle.", "label": "positive", "rationale": "Fine."},
+        {"input": "Review: A lamp.", "label": "negative", "rationale": "Dim."},
+    ]
+    teacher = asked(server, mode="cot", demonstrations={"choose": "similar", "shots": 1})
+    recipe = recipe_with(teacher, task={"demonstrations": shown}, embedder="all-minilm-l6-v2")
+    path = write_recipe(tmp_path, recipe)
+    done = curate.label(path, output=tmp_path / "run")
+    with labelers.Store(tmp_path / ".curate") as store:
+        for exchange in store.exchanges():
+            messages = [m["content"] for m in exchange.request["messages"]]
+            if "kettle" in messages[-1]:
+                assert messages[1] == "Review: A kettle."
+            if "lamp" in messages[-1]:
+                assert messages[1] == "Review: A lamp."
+    assert done.table("labeled")["label"].notna().all()
+
+
+def test_exchanges_bear_the_recipe_s_name(tmp_path: Path, server: Server) -> None:
+    label(tmp_path, asked(server, mode="cot"))
+    with labelers.Store(tmp_path / ".curate") as store:
+        assert {exchange.run for exchange in store.exchanges()} == {"small"}
+
+
+def test_speed_and_patience_change_no_answer_and_ask_nobody(tmp_path: Path, server: Server) -> None:
+    label(tmp_path, asked(server, mode="cot"))
+    before = len(server.control()["received"])
+    path = write_recipe(
+        tmp_path,
+        recipe_with(
+            asked(server, mode="cot", concurrency=2, read_timeout=5.0, limits={"attempts": 2})
+        ),
+    )
+    done = curate.label(path, output=tmp_path / "run")
+    assert done.stages["labeled"]["reused"]
+    assert len(server.control()["received"]) == before
+    assert set(OpenAISection.model_fields) >= WITHOUT_EFFECT_ON_ANSWERS - {"threads", "slots"}
+
+
+def test_a_busy_server_is_waited_for_as_it_asks(tmp_path: Path, server: Server) -> None:
+    headers = {"Retry-After": "0"}
+    server.plan(Fault("kettle", 429, 5, headers=headers), Fault("tent", 503, 2))
+    frame, info = label(tmp_path, asked(server, mode="cot", limits={"attempts": 3, "backoff": 0.0}))
+    assert frame["label"].notna().all()
+    assert len(server.control()["received"]) == len(frame) + 7
+    assert info["asked"] == len(frame)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (
+            {"mode": "score", "samples": 3},
+            "in mode score several samples are drawn by `probabilities: votes`",
+        ),
+        ({"budget": {"usd": 5.0}}, "teacher.budget.usd is 5.0, and the teacher has no prices"),
+        ({"budget": {}}, "give `tokens`, `usd` or both"),
+        ({"budget": {"dollars": 3}}, "unknown key 'teacher.budget.dollars'"),
+        ({"limits": {"attempts": 0}}, "teacher.limits.attempts is 0"),
+        ({"demonstrations": {"choose": "random"}}, "there are 0 demonstrations to choose from"),
+        ({"demonstrations": {"choose": "similar"}}, "needs embeddings, and embedder is null"),
+        ({"base_url": []}, "is an empty list"),
+        ({"base_url": ["http://a/v1", 3]}, "a list of the URLs of several"),
+        ({"base_url": ["http://me:secret@a/v1"]}, "must hold no name and password"),
+        ({"batch": True, "base_url": ["http://a/v1", "http://b/v1"]}, "give a single base_url"),
+        ({"rationales": "some"}, "teacher.rationales is 'some'"),
+        ({"temperature": -1}, "teacher.temperature is -1"),
+    ],
+)
+def test_what_cannot_work_is_found_before_anything_is_asked(
+    teacher: dict[str, Any], message: str
+) -> None:
+    section = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", **teacher}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(recipe_with(section))
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"task": {"answer": "nubmer"}},
+            "must be number, equation, {regex: pattern} or {json: field}",
+        ),
+        ({"task": {"answer": {"regex": "("}}}, "task.answer"),
+        ({"generate": {"labels": {"positve": 3}}}, "did you mean 'positive'?"),
+        ({"generate": {"labels": {"positive": 0}}}, "generate.labels.positive is 0"),
+        ({"generate": {"labels": {"positive": 5}, "per_cluster": True}}, "embedder is null"),
+    ],
+)
+def test_other_sections_are_checked_as_well(sections: dict[str, Any], message: str) -> None:
+    teacher = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(recipe_with(teacher, **sections))
+    assert message in str(caught.value)
+
+
+def test_calibration_on_gold_needs_gold() -> None:
+    teacher = {"engine": "openai", "model": "m", "calibration": "isotonic"}
+    recipe = recipe_with(teacher)
+    del recipe["data"]["gold"]
+    with pytest.raises(RecipeError, match=r"fitted on human labels, and data\.gold is not set"):
+        parse_recipe(recipe)
