@@ -20,6 +20,7 @@ from curate.recipe_teachers import (
     EnsembleSection,
     LlamaCppSection,
     RecordedSection,
+    VLLMSection,
 )
 from curate.sources import load_examples
 from curate.stages import no_progress
@@ -68,7 +69,7 @@ def dry_run(recipe: Path, *, overrides: Sequence[str] = (), store: Path | None =
             continue
         store_folder = store if store is not None else base / ".curate"
         quote, notes = _quote(examples, checked, task, section, base=base, store=store_folder)
-        free = isinstance(section, LlamaCppSection) and quote.prices is None
+        free = isinstance(section, (LlamaCppSection, VLLMSection)) and quote.prices is None
         told += quote_lines(quote, free=free, notes=[*note, *notes])
     return "\n".join([*told, "", "nothing was sent"])
 

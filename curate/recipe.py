@@ -38,6 +38,7 @@ from curate.recipe_teachers import (
     Section,
     TeacherSection,
 )
+from curate.recipe_trials import TrialsSection
 
 MetricName = Literal["accuracy", "macro_f1"]
 
@@ -158,6 +159,7 @@ class Recipe(Section):
     student: StudentSection = StudentSection()
     generate: GenerateSection | None = None
     privacy: PrivacySection | None = None
+    trials: TrialsSection | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def built_filters(self) -> list[Any]:
@@ -288,6 +290,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "student": StudentSection,
     "generate": GenerateSection,
     "privacy": PrivacySection,
+    "trials": TrialsSection,
     "prices": PricesSection,
     "budget": BudgetSection,
     "limits": LimitsSection,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -87,7 +85,7 @@ def list_(store: Path, limit: int, **chosen: Any) -> None:
 
     with _open(store) as opened:
         found = newest(select(opened, _selection(**chosen)), limit)
-        _print_lines(opened, found, "no exchange is as was asked")
+        _print_list(opened, found, "no exchange is as was asked")
 
 
 @log.command()
@@ -96,6 +94,7 @@ def list_(store: Path, limit: int, **chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the whole exchange as JSON.")
 def show(key: str, store: Path, as_json: bool) -> None:
     """Show one exchange in full. The beginning of its KEY is enough."""
+    from curate.log_output import shown
     from labelers.exchange_log import find
 
     with _open(store) as opened:
@@ -103,7 +102,7 @@ def show(key: str, store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(vars(exchange), indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join(_shown(exchange)))
+        click.echo("\n".join(shown(exchange)))
 
 
 @log.command()
@@ -117,7 +116,7 @@ def search(text: str, store: Path, limit: int, **chosen: Any) -> None:
 
     with _open(store) as opened:
         found = newest(find_all(opened, text, _selection(**chosen)), limit)
-        _print_lines(opened, found, f"no prompt or answer holds {text!r}")
+        _print_list(opened, found, f"no prompt or answer holds {text!r}")
 
 
 @log.command()
@@ -131,13 +130,14 @@ def search(text: str, store: Path, limit: int, **chosen: Any) -> None:
 def export(file: Path, store: Path, sample: int | None, force: bool, **chosen: Any) -> None:
     """Write exchanges to a JSONL FILE, which can be imported and replayed."""
     from curate.exceptions import CurateError
+    from curate.log_output import count
     from labelers.exchange_files import export_exchanges
 
     if file.exists() and not force:
         raise CurateError(f"{file} is there already: name another file, or replace it with --force")
     with _open(store) as opened:
         written = export_exchanges(opened, file, _selection(**chosen), sample=sample)
-        click.echo(f"{_count(written, 'exchange')}: {file}")
+        click.echo(f"{count(written, 'exchange')}: {file}")
         _tell_damaged(opened.damaged)
 
 
@@ -146,13 +146,14 @@ def export(file: Path, store: Path, sample: int | None, force: bool, **chosen: A
 @_STORE
 def import_(file: Path, store: Path) -> None:
     """Take the exchanges of an exported JSONL FILE into the store."""
+    from curate.log_output import count
     from labelers.exchange_files import import_exchanges
     from labelers.store import Store
 
     with Store(store) as opened:
         done = import_exchanges(opened, file)
         known = f"; {done.known:,} were there already" if done.known else ""
-        click.echo(f"{_count(done.added, 'exchange')} imported into {store}{known}")
+        click.echo(f"{count(done.added, 'exchange')} imported into {store}{known}")
 
 
 @log.command()
@@ -171,19 +172,20 @@ def prune(
     store: Path, damaged: bool, keep_last: int | None, dry_run: bool, yes: bool, **chosen: Any
 ) -> None:
     """Take exchanges out for good; asked again, they are paid for again."""
+    from curate.log_output import pruned_text
     from labelers import pruning
 
     how = {"damaged": damaged, "keep_last": keep_last}
     with _open(store) as opened:
         selection = _selection(**chosen)
         plan = pruning.prune(opened, selection, **how, dry_run=True)  # type: ignore[arg-type]
-        click.echo(_pruned_text("would go" if dry_run else "will go", plan))
+        click.echo(pruned_text("would go" if dry_run else "will go", plan))
         if dry_run or not (plan.exchanges or plan.damaged):
             return
         if not yes:
             click.confirm("Take them out of the store for good?", abort=True)
         done = pruning.prune(opened, selection, **how)  # type: ignore[arg-type]
-        click.echo(_pruned_text("are gone", done))
+        click.echo(pruned_text("are gone", done))
 
 
 @log.command()
@@ -194,6 +196,7 @@ def prune(
 )  # fmt: skip
 def cost(store: Path, prices: tuple[float, float] | None, **chosen: Any) -> None:
     """Add up answers, tokens and cost by run and teacher."""
+    from curate.log_output import cost_table, count
     from labelers.exchange_log import costs
     from labelers.teachers import Prices
 
@@ -203,10 +206,10 @@ def cost(store: Path, prices: tuple[float, float] | None, **chosen: Any) -> None
     if not found.runs:
         click.echo("no exchange is as was asked")
     else:
-        click.echo(_cost_table(found.runs))
+        click.echo(cost_table(found.runs))
         if uncounted := sum(run.uncounted for run in found.runs):
             click.echo(
-                f"{_count(uncounted, 'answer')} came without a count of tokens and add nothing to the "
+                f"{count(uncounted, 'answer')} came without a count of tokens and add nothing to the "
                 "sums",
                 err=True,
             )
@@ -240,118 +243,19 @@ def _selection(**chosen: Any) -> Selection:
 
 
 def _tell_damaged(damaged: int) -> None:
+    from curate.log_output import count
+
     if damaged:
         click.echo(
-            f"{_count(damaged, 'line')} of the store could not be read and "
+            f"{count(damaged, 'line')} of the store could not be read and "
             f"{'is' if damaged == 1 else 'are'} left out; `curate log prune --damaged` takes "
             f"{'it' if damaged == 1 else 'them'} out",
             err=True,
         )
 
 
-# ---------------------------------------------------------------------------------------- output
+def _print_list(store: Store, found: list[Exchange], none: str) -> None:
+    from curate.log_output import list_table
 
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _clean(text: str) -> str:
-    """Text that cannot steer a terminal: control characters, line breaks apart, are written out."""
-    return "".join(
-        ascii(c)[1:-1] if c not in "\n\t" and unicodedata.category(c) == "Cc" else c for c in text
-    )
-
-
-def _words(text: str, width: int) -> str:
-    line = " ".join(_clean(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _print_lines(store: Store, found: list[Exchange], none: str) -> None:
-    from curate.results import aligned
-    from labelers.exchange_log import answered_text, model_name, row_prompt, tokens
-
-    rows = [("time (UTC)", "key", "run", "teacher", "path", "tokens", "prompt", "answer")]
-    room = max(shutil.get_terminal_size((100, 24)).columns - 90, 48)
-    for exchange in found:
-        prompt, completion = tokens(exchange)
-        rows.append(
-            (
-                exchange.time[:19].replace("T", " "), exchange.key[:8], _words(exchange.run, 16) or "–",
-                _words(model_name(exchange), 20), exchange.path, f"{prompt}+{completion}",
-                _words(row_prompt(exchange), room * 3 // 5),
-                _words(answered_text(exchange), room * 2 // 5),
-            )
-        )  # fmt: skip
-    click.echo(aligned(rows) if found else none)
+    click.echo(list_table(found) if found else none)
     _tell_damaged(store.damaged)
-
-
-def _shown(exchange: Exchange) -> Iterator[str]:
-    """An exchange as a person reads it."""
-    from labelers.exchange_log import answer_parts, request_turns, tokens
-
-    prompt, completion = tokens(exchange)
-    took = "" if exchange.seconds is None else f", {exchange.seconds:.2f} s"
-    yield f"key      {exchange.key}"
-    yield f"time     {exchange.time}{took}"
-    yield f"run      {_clean(exchange.run) or '–'}"
-    yield f"teacher  {_clean(json.dumps(dict(exchange.teacher), ensure_ascii=False))}"
-    yield f"path     {exchange.path}, sample {exchange.sample}"
-    yield f"tokens   {prompt:,} prompt, {completion:,} completion"
-    settings = {k: v for k, v in exchange.request.items() if k not in ("messages", "prompt")}
-    yield f"settings {_clean(json.dumps(settings, ensure_ascii=False))}"
-    for role, text in request_turns(exchange.request):
-        yield f"\n--- {_clean(role)}\n{_clean(text)}"
-    for name, text in answer_parts(exchange):
-        yield f"\n=== {name}\n{_clean(text)}"
-    rest = {k: v for k, v in exchange.response.items() if k not in ("choices", "usage")}
-    choices = exchange.response.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        rest["finish_reason"] = choices[0].get("finish_reason")
-        if choices[0].get("logprobs"):
-            rest["logprobs"] = "see --json"
-    yield f"\nresponse {_clean(json.dumps(rest, ensure_ascii=False))}"
-
-
-def _pruned_text(verb: str, pruned: Any) -> str:
-    damaged = f" and {_count(pruned.damaged, 'damaged line')}" if pruned.damaged else ""
-    return (
-        f"{_count(pruned.exchanges, 'exchange')}{damaged} {verb} ({pruned.bytes / 1e6:,.1f} MB); "
-        f"{pruned.kept:,} stay"
-    )
-
-
-def _cost_table(runs: Any) -> str:
-    from curate.results import aligned
-
-    rows = [
-        ("run", "teacher", "answers", "prompt tokens", "completion tokens", "cost", "first (UTC)",
-         "last (UTC)", "answers/s")
-    ]  # fmt: skip
-    for run in runs:
-        rows.append(
-            (
-                _words(run.run, 30) or "–", _words(run.teacher, 30), f"{run.exchanges:,}",
-                f"{run.prompt_tokens:,}", f"{run.completion_tokens:,}", _dollars(run.cost_usd),
-                run.first[:16].replace("T", " "), run.last[:16].replace("T", " "),
-                "–" if run.rate is None else f"{run.rate:,.2f}",
-            )
-        )  # fmt: skip
-    if len(runs) > 1:
-        known = [run.cost_usd for run in runs if run.cost_usd is not None]
-        rows.append(
-            (
-                "total", "", f"{sum(run.exchanges for run in runs):,}",
-                f"{sum(run.prompt_tokens for run in runs):,}",
-                f"{sum(run.completion_tokens for run in runs):,}",
-                _dollars(sum(known) if known else None),
-                "", "", "",
-            )
-        )  # fmt: skip
-    return aligned(rows)
-
-
-def _dollars(amount: float | None) -> str:
-    return "–" if amount is None else f"${amount:,.4f}"

@@ -27,7 +27,7 @@ from labelers.labeling import label
 from labelers.limits import Limits
 from labelers.llama_cpp import LlamaCpp
 from labelers.openai_api import OpenAICompatible
-from labelers.prices import PRICES_AS_OF, known_prices
+from labelers.prices import known_prices
 from labelers.privacy import PrivacyError, Redaction
 from labelers.quotes import Quote, quote
 from labelers.recorded import label_recorded
@@ -38,7 +38,6 @@ from labelers.vllm_engine import VLLM
 from labelers.votes import Vote, VoteError, tally
 
 __all__ = [
-    "PRICES_AS_OF",
     "VLLM",
     "AnswerRule",
     "BatchCalibration",

@@ -132,10 +132,13 @@ class Reply:
     def counted(self) -> tuple[int, int] | None:
         """Prompt and completion tokens, if the server says both of them."""
         usage = self.usage or {}
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if not isinstance(prompt, int) or not isinstance(completion, int):
-            return None
-        return (prompt, completion) if prompt >= 0 and completion >= 0 else None
+        counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+        known = [
+            count
+            for count in counts
+            if isinstance(count, int) and not isinstance(count, bool) and count >= 0
+        ]
+        return (known[0], known[1]) if len(known) == 2 else None
 
     @property
     def tokens(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from labelers.teachers import RetryableError, RowError, TeacherError
 LINE_FRAME = 160
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Asked:
     """One request on its way. The answer None says that it is to be asked directly.
 
@@ -34,12 +34,12 @@ class Asked:
     places: list[tuple[BatchRecord, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
-    """The answer to one request of a batch: an HTTP status (0 if it was never sent on), parsed JSON."""
+    """The answer to one request of a batch: an HTTP status (0 if it was never sent on) and JSON."""
 
     status: int
-    body: Any
+    body: bytes
 
 
 def split(asked: Sequence[Asked], most_requests: int, most_bytes: int) -> list[list[Asked]]:
@@ -93,10 +93,11 @@ def read_lines(content: bytes) -> dict[str, Line]:
             parsed = orjson.loads(raw)
             response = parsed.get("response")
             # Without a response it was never sent on: batch_expired, batch_cancelled, request_timeout.
+            # Kept as bytes: parsed, the answers of a full batch would take several times the room.
             lines[str(parsed["custom_id"])] = (
-                Line(int(response["status_code"]), response.get("body"))
+                Line(int(response["status_code"]), orjson.dumps(response.get("body")))
                 if response
-                else Line(0, {"error": parsed.get("error")})
+                else Line(0, orjson.dumps({"error": parsed.get("error")}))
             )
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{error!r} in {raw[:80]!r}") from error
@@ -113,17 +114,21 @@ def read_outcome(teacher: OpenAICompatible, path: str, line: Line | None) -> byt
     """
     if line is None:
         raise RetryableError("the batch ended without an answer to this request")
-    body = line.body
-    if line.status == 200 and isinstance(body, dict) and body.get("choices"):
-        teacher.check(body)
-        return orjson.dumps(body)
-    raw = orjson.dumps(body)
-    words = teacher._message(raw)
+    if line.status == 200:
+        body = orjson.loads(line.body)
+        if isinstance(body, dict) and body.get("choices"):
+            teacher.check(body)
+            return line.body
+    words = teacher._message(line.body)
     if line.status == 200:
         raise RetryableError(f"the answer holds no choices: {words}")
     message = f"HTTP {line.status}: {words}"
     if line.status in (401, 403):
-        raise teacher._refused(line.status, raw)
+        raise teacher._refused(line.status, line.body)
+    if line.status == 402:
+        raise TeacherError(
+            f"the account has no money left ({message}): add credit and run it again"
+        )
     if line.status == 404:
         raise TeacherError(
             f"the requests of a batch to {path} are answered with {message}: check teacher.model and "

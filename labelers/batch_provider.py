@@ -179,7 +179,9 @@ class BatchProvider:
                 failed=counts.failed if counts else 0,
                 output_file=batch.output_file_id,
                 error_file=batch.error_file_id,
-                errors=tuple((error.code or "", error.message or "") for error in errors),
+                errors=tuple(
+                    (error.code or "", self._shown(error.message or "")) for error in errors
+                ),
             )
 
         return await self._call(f"look after batch {batch_id}", call)
@@ -196,7 +198,7 @@ class BatchProvider:
         async def call() -> dict[str, Line]:
             response = await self._client.files.content(file_id)
             try:
-                return read_lines(response.content)
+                return read_lines(self._teacher._strike(response.content))
             except ValueError as error:
                 raise RetryableError(f"file {file_id} is not a file of answers: {error}") from error
 
@@ -246,12 +248,16 @@ class BatchProvider:
         return TeacherError(f"{url}: {problem}")
 
     def _words(self, error: Exception) -> str:
+        """What the server said, or else what went wrong on the way to it."""
         body = getattr(error, "body", None)
         if isinstance(body, Mapping) and body.get("message"):
-            return self._teacher._message(str(body["message"]).encode())
+            return self._shown(body["message"])
         cause = error.__cause__
-        text = f"{error} {cause}" if cause is not None and str(cause) else str(error)
-        return self._teacher._message(text.encode())
+        return self._shown(f"{error} {cause}" if cause is not None and str(cause) else error)
+
+    def _shown(self, words: object) -> str:
+        """Words of the server, shortened, without the key should they quote it."""
+        return self._teacher._message(self._teacher._strike(str(words).encode("utf-8", "replace")))
 
     def _id(self, made: object) -> str:
         """The id of what the provider made; an HTML page in its place has none."""

@@ -22,6 +22,7 @@ from labelers.batch_run import BatchRun
 from labelers.openai_api import OpenAICompatible
 from labelers.prompts import Api
 from labelers.store import canonical
+from labelers.structured import Dialect
 from labelers.teachers import Prices, RowError, TeacherError
 
 OnBatch = Callable[[Mapping[str, Any]], None]
@@ -126,6 +127,11 @@ class OpenAIBatch:
     def identity(self) -> Mapping[str, str]:
         """The wrapped teacher's identity: a batch asks the same weights."""
         return self.teacher.identity
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """As the wrapped teacher."""
+        return self.teacher.dialect
 
     @property
     def first_window(self) -> int:

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -111,16 +112,19 @@ class Ledger:
             raise TeacherError(
                 f"the budget's ledger {self.path} cannot be opened: {error.strerror}"
             ) from error
+        self._token_prices = 0, 0
+        if self.prices is not None:
+            # Through text, because 0.15 is meant and not the binary fraction next to it.
+            each = (self.prices.prompt, self.prices.completion)
+            per_token = [Fraction(str(price)) * _PICODOLLARS / 10**6 for price in each]
+            self._token_prices = math.ceil(per_token[0]), math.ceil(per_token[1])
         self._lock = filelock.FileLock(str(self.path) + ".lock", thread_local=False)
         with self._lock:
             self._catch_up()
 
     def _price(self, prompt: int, completion: int) -> Spending:
-        money = 0
-        if self.prices is not None:
-            dollars = self.prices.cost(prompt, completion)
-            money = math.ceil(dollars * _PICODOLLARS)
-        return Spending(prompt + completion, money)
+        of_prompt, of_completion = self._token_prices
+        return Spending(prompt + completion, prompt * of_prompt + completion * of_completion)
 
     async def reserve(self, body: bytes, completion: int) -> str:
         """Reserve the most that a request can take; wait where what is under way may leave room.
@@ -175,7 +179,7 @@ class Ledger:
         if self.budget.usd is None:
             return True
         money = self.spent_money + self._reserved_money + wanted.money
-        return money <= math.floor(self.budget.usd * _PICODOLLARS)
+        return money <= Fraction(str(self.budget.usd)) * _PICODOLLARS
 
     def _refusal(self, wanted: Spending) -> str:
         spent, of = f"{self.spent:,} tokens", f"{self.budget.tokens or 0:,}"

@@ -85,7 +85,9 @@ def write_demonstrations(
     data = to_dataset(dataset)
     require_columns(data, ("gold",))
     if "split" in data.column_names and "test" in read_column(data, "split"):
-        raise TaskError("rows of the split 'test' are among those to be shown with their gold: leave them out")
+        raise TaskError(
+            "rows of the split 'test' are among those to be shown with their gold: leave them out"
+        )
     gold = read_column(data, "gold")
     rows = read_rows(data.remove_columns("gold"), task)
     usable = [
@@ -102,9 +104,7 @@ def write_demonstrations(
         return run_sync(_write(asker, task, tried, wanted, max_tokens))
 
 
-def _in_turns(
-    usable: Sequence[tuple[Row, str]], most: int, seed: int
-) -> list[tuple[Row, str]]:
+def _in_turns(usable: Sequence[tuple[Row, str]], most: int, seed: int) -> list[tuple[Row, str]]:
     """Examples in random order, label after label, so that each label gets its share."""
     by_label: dict[str, list[tuple[Row, str]]] = {}
     for row, label in random.Random(seed).sample(usable, len(usable)):
@@ -148,7 +148,9 @@ def _kept(results: dict[int, Any]) -> int:
     return sum(isinstance(result, Demonstration) for result in results.values())
 
 
-async def _one(asker: Asker, task: Task, row: Row, gold: str, max_tokens: int) -> Demonstration | str:
+async def _one(
+    asker: Asker, task: Task, row: Row, gold: str, max_tokens: int
+) -> Demonstration | str:
     """One rationale, if it leads to the right answer; else why not."""
     teacher = asker.teacher
     how: dict[str, Any] = {"api": teacher.api, "model": teacher.model, "choices": row.choices}

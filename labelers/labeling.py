@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from labelers.answers import read_answer
 from labelers.asking import Asker, OnProgress, Progress, each, run_sync
 from labelers.budget import Budget
 from labelers.calibrations import BatchCalibration, ContextualCalibration
 from labelers.demonstrations import Demonstrations
+from labelers.equations import same_value
 from labelers.limits import Limits
+from labelers.prompts import demonstrated
 from labelers.row_answers import RowAnswer
 from labelers.row_asking import SAMPLING_TEMPERATURE, Probabilities, RowAsker, VoteRule
 from labelers.rows import Row, as_dataset, read_rows, refuse_clash
 from labelers.store import Store
 from labelers.structured import probe
-from labelers.tasks import Task, TaskError
+from labelers.tasks import Task, TaskError, plain
 from labelers.teachers import Constraining, Fleet, RowError, Teacher, TeacherError
 
 if TYPE_CHECKING:
@@ -177,6 +180,7 @@ def _check_fit(
             "vote: majority"
         )
     if mode == "cot":
+        _check_demonstrations(task)
         return
     if not task.closed:
         raise TaskError(
@@ -201,13 +205,30 @@ def _check_fit(
     ):
         raise TeacherError(
             f"probabilities: constrained holds the teacher to the label set, and how {teacher.name} takes a "
-            "constraint is not known: set its dialect (in a recipe teacher.structured) to `vllm` or `json_schema`"
+            "constraint is not known: set its dialect (in a recipe, teacher.structured) to `vllm` or "
+            "`json_schema`"
         )
     if calibration == "contextual" and task.labels is None:
         raise TaskError(
             "calibration: contextual needs one label set for all rows, and this task's choices differ per "
             "row: use batch"
         )
+
+
+def _check_demonstrations(task: Task) -> None:
+    """Refuse a demonstration that shows an answer as none could be read."""
+    for number, example in enumerate(task.demonstrations, 1):
+        if example.rationale is None:
+            continue  # Refused where it is to be shown.
+        shown = demonstrated(task, example)
+        said = read_answer(shown, task, example.choices or task.labels).label
+        if said is None or (
+            plain(said) != plain(example.label) and not same_value(said, example.label)
+        ):
+            raise TaskError(
+                f"demonstration {number} shows the answer {shown[-200:]!r}, which would be read as "
+                f"{said!r} and not as its label {example.label!r}: correct the rationale, the label or task.answer"
+            )
 
 
 def _prepared(rows: list[Row], demonstrations: Demonstrations | None) -> list[Row]:

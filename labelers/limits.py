@@ -48,6 +48,10 @@ class Limits:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TeacherError(f"limits.{name} is {value}: it must be at least 1")
+        for name in ("backoff", "longest_backoff", "longest_pause"):
+            seconds = getattr(self, name)
+            if not seconds >= 0:
+                raise TeacherError(f"limits.{name} is {seconds}: it must be 0 seconds or more")
 
     def delay(self, failures: int, random_source: random.Random) -> float:
         """Seconds to wait after that many failures: exponential back-off with full jitter."""

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
+
+from labelers.answer_rules import Equation, JsonField, Number, Pattern
 from labelers.tasks import LETTERS, Demonstration, Task, TaskError
 
 Api = Literal["chat", "completions"]
@@ -19,6 +22,11 @@ Kind = Literal["score", "rationale", "cot"]
 #: How a chain of thought announces its answer; the reading rule looks for the same words.
 ANSWER_MARKER = "So the answer is"
 
+#: How an answer looks that is read by a rule.
+_FORMS: dict[type, str] = {
+    Number: "a number in digits",
+    Equation: "an arithmetic expression, such as (3 + 4) * 2",
+}
 _PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completions"}
 
 
@@ -154,7 +162,30 @@ def _turn(task: Task, demonstration: Demonstration, kind: Kind) -> tuple[str, st
             f"the demonstration {demonstration.input[:60]!r} has no rationale, and mode `cot` shows "
             "one in each: add it, or use mode `score`"
         )
+    if isinstance(task.answer, JsonField):
+        return demonstration.input, _as_json(task.answer, answer, rationale)
     return demonstration.input, f"{rationale} {ANSWER_MARKER} {answer}."
+
+
+def demonstrated(task: Task, demonstration: Demonstration) -> str:
+    """A demonstration's answer as a chain of thought shows it."""
+    return _turn(task, demonstration, "cot")[1]
+
+
+def _as_json(rule: JsonField, answer: str, rationale: str) -> str:
+    """The answer in the JSON that the rule reads, with the rationale in it or before it."""
+    found: dict[str, Any] = {}
+    places = [(rule.field, answer)]
+    if rule.rationale is not None:
+        places.insert(0, (rule.rationale, rationale))
+    for path, value in places:
+        *parents, last = path.split(".")
+        inner = found
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    written = orjson.dumps(found).decode()
+    return written if rule.rationale is not None else f"{rationale} {written}"
 
 
 def _question(task: Task, text: str, label: str | None, kind: Kind) -> str:
@@ -164,10 +195,18 @@ def _question(task: Task, text: str, label: str | None, kind: Kind) -> str:
 def _system(task: Task, choices: Sequence[str] | None, kind: Kind) -> str:
     if kind == "rationale":
         how = "You are shown the right label. Say in one short sentence why it is right."
+    elif isinstance(task.answer, JsonField):
+        thought = "" if kind == "score" else "Think step by step. "
+        how = f"{thought}End with a JSON object that holds the answer in {task.answer.field!r}."
+    elif isinstance(task.answer, Pattern):
+        how = "" if kind == "score" else "Think step by step in a few sentences, then answer."
     elif choices is None:
+        form = _FORMS.get(type(task.answer), "...")
         how = (
-            "Answer with nothing but the answer."
+            f"Answer with nothing but {'the answer' if form == '...' else form}."
             if kind == "score"
+            else f'Think step by step in a few sentences, then end with "{ANSWER_MARKER}" and {form}.'
+            if form != "..."
             else f'Think step by step in a few sentences, then end with "{ANSWER_MARKER} ...".'
         )
     else:
@@ -180,4 +219,4 @@ def _system(task: Task, choices: Sequence[str] | None, kind: Kind) -> str:
             if kind == "score"
             else f'Think step by step in a few sentences, then end with "{ANSWER_MARKER}" and {allowed}.'
         )
-    return f"{task.instruction}\n{how}"
+    return f"{task.instruction}\n{how}" if how else task.instruction

@@ -201,7 +201,8 @@ async def _listen(run: _Run, mode: Mode, calibration: Calibration | None) -> lis
                 longest = max(row.choices or ("",), key=len)
                 with suppress(RowError):
                     await asking.explain(row, RowAnswer(label=longest))
-    if mode == "score" and asking.probabilities == "logprobs" and run.teacher.prefill:
+    begun_alike = mode == "score" and asking.probabilities == "logprobs" and run.teacher.prefill
+    if begun_alike and listener.label.settings:
         notes.append(
             "labels that begin alike take a further short request per row, not counted here"
         )

@@ -136,7 +136,9 @@ class RowAsker:
     def _read(self, row: Row, reply: Reply, most: int) -> Reading:
         cut_off = reply.finish_reason == "length"
         reading = read_answer(reply.text, self.task, row.choices, cut_off=cut_off)
-        if cut_off and (reading.label is None or row.choices is None):
+        # A rule of the task's own knows what is complete; other free text may go on.
+        free = row.choices is None and self.task.answer is None
+        if cut_off and (reading.label is None or free):
             thought = ", all of it thinking" if reply.reasoning and not reply.text else ""
             counted = reply.tokens[1]
             return Reading(

@@ -8,6 +8,7 @@ network look the same from there.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -59,10 +60,22 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in US dollars per million tokens."""
+    """Prices in US dollars per million tokens.
+
+    Raises:
+        TeacherError: If one is negative or not a number.
+    """
 
     prompt: float
     completion: float
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "completion"):
+            price = getattr(self, name)
+            if not (price >= 0 and math.isfinite(price)):
+                raise TeacherError(
+                    f"prices.{name} is {price}: it must be US dollars per million tokens, 0 or more"
+                )
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Cost in US dollars of that many tokens."""

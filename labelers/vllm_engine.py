@@ -280,8 +280,12 @@ class VLLM:
                 under_way[item.id] = item
             except (RowError, TeacherError) as error:
                 item.settle(error)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, *_refusals()) as error:
                 item.settle(RowError(f"vLLM refuses the request: {error}"))
+            except Exception as error:
+                # Not the request's fault: the engine has died, or vLLM has changed.
+                kind = type(error).__name__
+                item.settle(TeacherError(f"vLLM takes no request ({kind}: {error})"))
 
     def _admit(self, llm: Any, job: _Job) -> None:
         from vllm import SamplingParams
@@ -335,6 +339,15 @@ class VLLM:
                 f"vLLM cannot load {self.model}: {error} (its log, if it left any, stands above; a "
                 'script must call label() below `if __name__ == "__main__":`)'
             ) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What newer versions of vLLM raise for a bad request; older ones raise ValueError."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:
+        return ()
+    return (VLLMClientError,)
 
 
 def _finished(job: _Job, output: Any) -> bytes | Exception:

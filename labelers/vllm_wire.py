@@ -27,6 +27,8 @@ _READ = (
     "top_logprobs", "structured_outputs", "response_format", "chat_template_kwargs",
     "n", "stream", "user",
 )  # fmt: skip
+_CONSTRAINTS = ("choice", "json", "regex", "grammar", "json_object", "structural_tag")
+_MANNERS = ("disable_additional_properties", "whitespace_pattern")
 
 
 def prompt_tokens(
@@ -118,7 +120,14 @@ def _constraint(body: Mapping[str, Any]) -> dict[str, Any] | None:
             "'json_schema'"
         )
     given = body.get("structured_outputs")
-    return None if given is None else dict(given)
+    if given is None:
+        return None
+    if not set(given) <= {*_CONSTRAINTS, *_MANNERS} or not set(given) & set(_CONSTRAINTS):
+        raise TeacherError(
+            f"structured_outputs is {given!r}: it takes one of {', '.join(_CONSTRAINTS)}, and with it "
+            f"{', '.join(_MANNERS)}"
+        )
+    return dict(given)
 
 
 def answer(path: str, body: Mapping[str, Any], output: Any) -> dict[str, Any]:

@@ -276,9 +276,9 @@ class Provider:
 
 
 @web.middleware
-async def _mind_the_dead(request: web.Request, answer: Any) -> web.StreamResponse:
+async def _mind_the_dead(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
-        response: web.StreamResponse = await answer(request)
+        response: web.StreamResponse = await handler(request)
         return response
     except ConnectionError:  # the client was killed
         return web.Response()

@@ -31,14 +31,24 @@ from curate import assets
 from curate.cli import main
 from curate.recipe import (
     DataSection,
-    DemonstrationSection,
-    LlamaCppSection,
-    OpenAISection,
+    GenerateSection,
+    PrivacySection,
     Recipe,
-    RecordedSection,
     StudentSection,
     TaskSection,
     parse_recipe,
+)
+from curate.recipe_teachers import (
+    AskedSection,
+    CascadeSection,
+    DemonstrationSection,
+    EnsembleSection,
+    LimitsSection,
+    LlamaCppSection,
+    OpenAISection,
+    RecordedSection,
+    ShownSection,
+    VLLMSection,
 )
 
 REPO = Path(__file__).parents[1]
@@ -128,8 +138,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## `task`": TaskSection,
     "## `data`": DataSection,
     "### `engine: llama.cpp`": LlamaCppSection,
+    "### `engine: vllm`": VLLMSection,
     "### `engine: openai`": OpenAISection,
     "### `engine: recorded`": RecordedSection,
+    "### `engine: ensemble`": EnsembleSection,
+    "### `engine: cascade`": CascadeSection,
+    "## `generate`": GenerateSection,
+    "## `privacy`": PrivacySection,
     "## `student`": StudentSection,
 }
 
@@ -147,8 +162,8 @@ def test_every_key_stands_in_the_docs_with_its_default(heading: str) -> None:
     listed = dict(rows_of(part))
     fields = SECTIONS[heading].model_fields
     if heading.startswith("### `engine"):
-        both = text.split("Keys of both")[1].split("\n### ")[0]
-        listed |= dict(rows_of(both)) if "recorded" not in heading else {}
+        if issubclass(SECTIONS[heading], AskedSection):
+            listed |= dict(rows_of(text.split("Keys of `llama.cpp`, ")[1].split("\n### ")[0]))
         fields = {key: field for key, field in fields.items() if key != "engine"}
     assert set(listed) == set(fields)
     for key, field in fields.items():
@@ -174,6 +189,23 @@ def test_every_filter_stands_in_the_docs_with_its_defaults() -> None:
         kind = filters.FILTERS[name]
         assert kind(**written) == kind()
         assert set(written) == {key for key in kind.__dataclass_fields__ if key != "reason"}
+
+
+def test_every_limit_and_way_to_choose_demonstrations_is_listed() -> None:
+    rows = {
+        line.split("`")[1]: line
+        for line in page("docs/recipe.md").splitlines()
+        if line[:3] == "| `"
+    }
+    for key in LimitsSection.model_fields:
+        assert f"`{key}`" in rows["limits"]
+    shown = next(
+        line
+        for line in page("docs/recipe.md").splitlines()
+        if line.startswith("| `demonstrations` | `{}`")
+    )
+    for key in ShownSection.model_fields:
+        assert key in shown
 
 
 def test_every_key_of_a_demonstration_is_explained() -> None:

@@ -333,13 +333,16 @@ def test_a_batch_that_finds_the_queue_full_of_ours_waits_for_one_to_end(
     assert sorted(batches) == [(50, "completed"), (50, "completed"), (50, "failed")]
 
 
-def test_a_queue_that_stays_full_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_queue_that_stays_full_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelers.batch_run._QUEUE_REFUSALS", 8)
     server.control(queue=0)
     naps = Naps()
     message = refusal(batch_teacher(server, tmp_path, sleep=naps), FIVE[:2])
     assert "queue has been full for long" in message
     assert "Enqueued token limit reached. Limit: 0" in message
-    assert 86_400 / 2 < sum(naps.seconds) < 86_400 * 2
+    assert naps.seconds.count(105.0) == 1  # the last of ever longer pauses
     assert server.control()["executed"] == []
 
 
@@ -378,12 +381,14 @@ def test_files_that_are_named_only_later_are_waited_for(server: Server, tmp_path
         (400, "temperature is out of range", "bad_request"),
         (400, "maximum context length is 2048 tokens", "context_length"),
         (413, "body is too large", "bad_request"),
+        (400, "[key] is no key", "bad_request"),
     ],
 )
 def test_a_hopeless_line_fails_its_row_and_no_other(
     server: Server, tmp_path: Path, status: int, words: str, kind: str
 ) -> None:
-    fault = {"word": "lid", "status": status, "body": {"error": {"message": words}}}
+    body = {"error": {"message": words.replace("[key]", KEY)}}
+    fault = {"word": "lid", "status": status, "body": body}
     server.control(line_faults=[fault])
     answers = ask(batch_teacher(server, tmp_path), FIVE)
     assert answers[:1] + answers[2:] == SAID[:1] + SAID[2:]

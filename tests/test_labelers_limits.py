@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -41,8 +41,9 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self.clock.now
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self.clock.now = max(self.clock.now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        timers = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+        if not self._ready and timers:  # type: ignore[attr-defined]
+            self.clock.now = max(self.clock.now, min(timers))
         super()._run_once()  # type: ignore[misc]
 
 
@@ -379,13 +380,19 @@ def test_back_off_doubles_within_full_jitter_up_to_its_longest(
     assert max(delays) - min(delays) > most / 4, "no jitter"
 
 
-def bad_limits() -> Iterator[dict[str, Any]]:
-    yield from ({"attempts": 0}, {"give_up_after": -1}, {"requests_per_minute": 0})
-    yield from ({"tokens_per_minute": 0}, {"backoff": -1.0}, {"longest_backoff": float("nan")})
-    yield {"longest_pause": -5.0}
-
-
-@pytest.mark.parametrize("given", bad_limits(), ids=lambda given: next(iter(given)))
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"attempts": 0},
+        {"give_up_after": -1},
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": 0},
+        {"backoff": -1.0},
+        {"longest_backoff": float("nan")},
+        {"longest_pause": -5.0},
+    ],
+    ids=lambda given: next(iter(given)),
+)
 def test_a_limit_that_cannot_be_meant_is_refused(given: dict[str, Any]) -> None:
     name = next(iter(given))
     with pytest.raises(TeacherError, match=rf"limits\.{name} is .*must be"):

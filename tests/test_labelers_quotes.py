@@ -94,7 +94,7 @@ def test_labeling_then_asks_as_many_requests_and_the_prompts_shown(
     assert (after.to_ask, after.prompt_tokens, after.completion_tokens) == (0, 0, 0)
     assert after.label.paid == after.label.requests == quoted.label.requests
     assert after.rationale.paid == after.rationale.requests == quoted.rationale.requests
-    assert after.prompts == ()
+    assert (after.prompts, after.notes) == ((), ())
 
 
 def test_test_rows_are_labelled_but_not_explained(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from scripted_teacher import (
 
 from labelers import (
     Demonstration,
+    JsonField,
+    Number,
+    Pattern,
     RandomDemonstrations,
     SimilarDemonstrations,
     Task,
@@ -440,3 +443,50 @@ def test_free_text_is_voted_on_by_value(tmp_path: Path) -> None:
     assert rows["label"].tolist() == ["1,200"] * 4
     assert rows["agreement"][0] == pytest.approx(2 / 3)
     assert rows["label_probs"].isna().all()
+
+
+def test_a_json_answer_is_asked_for_shown_and_read(tmp_path: Path) -> None:
+    task = Task(
+        instruction="Decide whether a product review is positive or negative.",
+        template="Review: {{ text }}",
+        labels=("positive", "negative"),
+        answer=JsonField(field="verdict.label", rationale="why"),
+        demonstrations=(
+            Demonstration(input="Review: Strap snapped.", label="negative", rationale="It broke."),
+        ),
+    )
+
+    def script(body: Body) -> Body:
+        said = "positive" if "love" in question(body) else "negative"
+        return says(orjson.dumps({"why": "As it says.", "verdict": {"label": said}}).decode())
+
+    teacher = ScriptedTeacher(script)
+    rows = run(script, tmp_path, task=task, teacher=teacher, **COT)
+    assert rows["label"].tolist() == ["negative", "positive", "negative", "negative"]
+    assert rows["rationale"][0] == "As it says."
+    system, _, shown, _ = (message["content"] for message in teacher.seen[0]["messages"])
+    assert "JSON object that holds the answer in 'verdict.label'" in system
+    assert orjson.loads(shown) == {"why": "It broke.", "verdict": {"label": "negative"}}
+
+
+def test_a_number_is_asked_for_in_digits(tmp_path: Path) -> None:
+    task = Task(instruction="Add up.", template="{{ text }}", answer=Number())
+    teacher = ScriptedTeacher(lambda body: says("Two and two. So the answer is 4 apples."))
+    rows = run(teacher.script, tmp_path, task=task, teacher=teacher, **COT)
+    assert rows["label"].tolist() == ["4"] * 4
+    assert "a number in digits" in teacher.seen[0]["messages"][0]["content"]
+
+
+def test_a_demonstration_that_would_be_read_otherwise_is_refused(tmp_path: Path) -> None:
+    task = Task(
+        instruction="Name the code.",
+        template="{{ text }}",
+        answer=Pattern(pattern=r"code=(\w+)"),
+        demonstrations=(Demonstration(input="A", label="x7", rationale="It says so."),),
+    )
+    teacher = ScriptedTeacher(lambda body: says("code=x1"))
+    with pytest.raises(
+        TaskError, match=r"demonstration 1 shows the answer .* would be read as None"
+    ):
+        run(teacher.script, tmp_path, task=task, teacher=teacher, **COT)
+    assert teacher.seen == []

@@ -66,6 +66,10 @@ class Tokenizer:
         return self.encode("".join(m["content"] for m in messages) + "".join(sorted(how)))
 
 
+class VLLMClientError(Exception):
+    """As of vLLM 0.32 no ValueError."""
+
+
 class Engine:
     """Finishes a request after as many steps as it may have tokens."""
 
@@ -88,6 +92,10 @@ class Engine:
         self.params.append(params)
         if params.get("structured_outputs") == {"regex": "("}:
             raise ValueError("the regex does not compile")
+        if params.get("structured_outputs") == {"choice": []}:
+            raise VLLMClientError("the choices are empty")
+        if params.get("seed") == 666:
+            raise AttributeError("'Engine' has no attribute 'core'")
         self.left[request_id] = [prompt["prompt_token_ids"], params["max_tokens"]]
 
     def abort_request(self, ids: list[str]) -> None:
@@ -138,7 +146,10 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Installed:
     params = types.ModuleType("vllm.sampling_params")
     params.StructuredOutputsParams = dict  # type: ignore[attr-defined]
     params.RequestOutputKind = types.SimpleNamespace(FINAL_ONLY="final")  # type: ignore[attr-defined]
+    errors = types.ModuleType("vllm.exceptions")
+    errors.VLLMClientError = VLLMClientError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.exceptions", errors)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
     return installed
 
@@ -222,6 +233,7 @@ def test_one_bad_request_fails_alone(vllm: Installed) -> None:
     bodies = {
         "context_length": asked("x" * 64),
         "bad_request": asked("x", structured_outputs={"regex": "("}),
+        "client_error": asked("x", structured_outputs={"choice": []}),
         "fine": asked("just fits".ljust(63), max_tokens=500),
     }
 
@@ -230,13 +242,30 @@ def test_one_bad_request_fails_alone(vllm: Installed) -> None:
         return dict(zip(bodies, await asyncio.gather(*sent, return_exceptions=True), strict=True))
 
     found = run(work)
-    for kind in ("context_length", "bad_request"):
-        assert isinstance(found[kind], RowError)
-        assert found[kind].kind == kind
+    for row, kind in (
+        ("context_length", "context_length"),
+        ("bad_request", "bad_request"),
+        ("client_error", "bad_request"),
+    ):
+        assert isinstance(found[row], RowError)
+        assert found[row].kind == kind
     assert "64 tokens, and the model's context is 64" in str(found["context_length"])
     assert "the regex does not compile" in str(found["bad_request"])
     assert text_of(found["fine"]).startswith("JUST FITS")
     assert vllm.engine.params[-1]["max_tokens"] == 1, "the answer must fit into the context"
+
+
+def test_an_error_that_is_not_the_requests_own_stops_the_run_and_leaves_nobody_waiting(
+    vllm: Installed,
+) -> None:
+    async def work(teacher: VLLM) -> str:
+        with pytest.raises(
+            TeacherError, match=r"takes no request \(AttributeError: 'Engine' has no"
+        ):
+            await teacher.send(TEXT, asked("x", seed=666))
+        return text_of(await teacher.send(TEXT, asked("next")))
+
+    assert run(work) == "NEXT"
 
 
 def test_an_answer_that_the_engine_gave_up_is_asked_again(vllm: Installed) -> None:
@@ -392,6 +421,8 @@ def test_constraints_reach_the_engine(fields: dict[str, Any], constraint: Any) -
         ({"guided_choice": ["a"]}, "knows no request field 'guided_choice'"),
         ({"n": 4}, "n is 4: ask for each sample"),
         ({"stream": True}, "stream is True"),
+        ({"structured_outputs": {"choices": ["a"]}}, "it takes one of choice, json, regex"),
+        ({"structured_outputs": {"choice": ["a"], "backend": "x"}}, "structured_outputs is"),
         ({"response_format": {"type": "xml"}}, "response_format.type is 'xml'"),
     ],
 )

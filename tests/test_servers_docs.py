@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curate.recipe import OpenAISection, Recipe
+from curate.recipe import Recipe
+from curate.recipe_teachers import OpenAISection
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
