@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import labelers
 from curate import assets
 from curate.demonstrations import choose_demonstrations
-from curate.labeling import _member_task
+from curate.labeling import member_task
 from curate.offline_assets import ALIASES, BUILT_IN
 from curate.recipe import Recipe, load_recipe
 from curate.recipe_teachers import (
@@ -79,7 +79,7 @@ def _asked(recipe: Recipe) -> Iterator[tuple[Any, labelers.Task, list[str]]]:
     teacher, task = recipe.teacher, recipe.task.task()
     if isinstance(teacher, EnsembleSection):
         for member in teacher.members:
-            yield member.teacher, _member_task(recipe, member), []
+            yield member.teacher, member_task(recipe, member), []
     elif isinstance(teacher, CascadeSection):
         yield teacher.cheap, task, []
         note = "asked only where the cheap teacher is not sure: these figures are for all rows"

@@ -232,8 +232,7 @@ class _Stage:
     def ensemble(self, section: EnsembleSection) -> datasets.Dataset:
         """Label with every member, each asked in its own words, and merge."""
         copies = [
-            self.one(member.teacher, _member_task(self.recipe, member))
-            for member in section.members
+            self.one(member.teacher, member_task(self.recipe, member)) for member in section.members
         ]
         merged = labelers.merge(
             copies,
@@ -288,7 +287,7 @@ def _cascade_note(report: labelers.CascadeReport) -> str:
     return "; ".join(words)
 
 
-def _member_task(recipe: Recipe, member: MemberSection) -> labelers.Task:
+def member_task(recipe: Recipe, member: MemberSection) -> labelers.Task:
     """The recipe's task in a member's own words."""
     task = recipe.task.task()
     changes: dict[str, Any] = {}

@@ -13,6 +13,7 @@ _EVERY = 10.0
 
 _TITLES = {
     "examples": "Reading the data",
+    "generated": "Writing new rows",
     "labeled": "Labeling",
     "curated": "Filtering",
     "student": "Training the student",
@@ -21,6 +22,7 @@ _TITLES = {
 _WORK = {
     "label": "labels",
     "rationale": "rationales",
+    "generate": "new rows",
     "embed": "embedding",
     "train": "training",
     "predict": "prediction",
@@ -90,8 +92,8 @@ class ProgressDisplay:
             if self.live or event["done"] < event["total"]:
                 self._work(event["stage"], event["done"], event["total"], _rows)
         else:
-            name = event.get("phase", stage) if stage == "label" else stage
-            told = _teacher_words(event) if stage == "label" else ""
+            name = event.get("phase", stage) if stage in ("label", "generate") else stage
+            told = _teacher_words(event) if stage in ("label", "generate") else ""
             done = event.get("done", event.get("rows"))
             if done is not None and event.get("total"):
                 self._work(_WORK.get(name, name), done, event["total"], _rows, told)
@@ -152,6 +154,10 @@ def stage_summary(stage: str, info: Mapping[str, Any]) -> str:
         return ", ".join(
             f"{n:,} {split} rows" for split, n in sorted(info["rows"].items(), reverse=True)
         )
+    if stage == "generated":
+        return (
+            f"{info['accepted']:,} rows written, {info['requests']:,} answers asked or in the store"
+        )
     if stage == "labeled":
         cost = f", {info['cost_usd']:.2f} USD" if info.get("cost_usd") is not None else ""
         failed = info["rows"] - info["labelled"]
@@ -180,6 +186,8 @@ def _teacher_words(event: Mapping[str, Any]) -> str:
         words.append(f"{event['failed']:,} failed")
     if event.get("retries"):
         words.append(f"{event['retries']:,} retries")
+    if event.get("paused"):
+        words.append(f"waiting {event['paused']:,.0f} s, as the server asked")
     return ", ".join(words)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from curate.recipe_teachers import Section
+from curate.recipe_teachers import OpenAISection, Section
 
 #: The variant that changes nothing.
 BASE = "base"
@@ -34,9 +34,25 @@ def check_key(key: str) -> None:
 
 
 def _check_changes(changes: dict[str, Any]) -> dict[str, Any]:
-    for key in changes:
+    for key, value in changes.items():
         check_key(key)
+        _refuse_secrets(key, value)
     return changes
+
+
+def _refuse_secrets(key: str, value: Any) -> None:
+    """The recipe is kept with every run: what it may not hold, its variants may not hold either."""
+    last = key.rpartition(".")[2]
+    if isinstance(value, dict):
+        for inner, held in value.items():
+            _refuse_secrets(str(inner), held)
+    elif isinstance(value, list) and last != "base_url":
+        for held in value:
+            _refuse_secrets(key, held)
+    elif last == "api_key_env" and isinstance(value, str):
+        OpenAISection._names_a_variable(value)
+    elif last == "base_url":
+        OpenAISection._holds_no_password(value)
 
 
 def _check_names(variants: dict[str, Any]) -> dict[str, Any]:

@@ -118,8 +118,8 @@ def label(
     _check(vote, get_args(VoteRule), "vote")
     _check(calibration, (*get_args(Calibration), None), "calibration")
     _check_counts(samples=samples, max_tokens=max_tokens, max_rationale_tokens=max_rationale_tokens)
-    _check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
-    rows = _prepared(read_rows(dataset, task), demonstrations)
+    check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
+    rows = prepared(read_rows(dataset, task), demonstrations)
     refuse_clash(dataset)
     if temperature is None:
         temperature = SAMPLING_TEMPERATURE if samples > 1 else 0.0
@@ -129,7 +129,7 @@ def label(
             opened.refresh()
         else:
             opened = stack.enter_context(Store(store))
-        labeling = _Run(task, teacher, rows, opened, on_progress)
+        labeling = LabelingRun(task, teacher, rows, opened, on_progress)
         labeling.redact(redact)
         asker = Asker(
             teacher, opened, limits or Limits(), budget, run, on_pause=labeling.tell_of_pause
@@ -149,7 +149,7 @@ def label(
         )
         answers = run_sync(labeling.all(mode, calibration))
     return as_dataset(
-        dataset, rows, [answer.columns(teacher.name, teacher.prices) for answer in answers]
+        dataset, rows, (answer.columns(teacher.name, teacher.prices) for answer in answers)
     )
 
 
@@ -164,7 +164,7 @@ def _check_counts(**counts: int) -> None:
             raise TaskError(f"{name} is {value}: it must be at least 1")
 
 
-def _check_fit(
+def check_fit(
     task: Task,
     teacher: Teacher,
     mode: Mode,
@@ -227,18 +227,20 @@ def _check_demonstrations(task: Task) -> None:
         ):
             raise TaskError(
                 f"demonstration {number} shows the answer {shown[-200:]!r}, which would be read as "
-                f"{said!r} and not as its label {example.label!r}: correct the rationale, the label or task.answer"
+                f"{said!r} and not as its label {example.label!r}: correct the rationale, the label or "
+                "task.answer"
             )
 
 
-def _prepared(rows: list[Row], demonstrations: Demonstrations | None) -> list[Row]:
+def prepared(rows: list[Row], demonstrations: Demonstrations | None) -> list[Row]:
+    """The rows, each with the demonstrations chosen for it."""
     if demonstrations is None:
         return rows
     chosen = demonstrations.choose([row.input for row in rows])
     return [replace(row, demonstrations=d) for row, d in zip(rows, chosen, strict=True)]
 
 
-class _Run:
+class LabelingRun:
     """One call of :func:`label`: the state that its phases share."""
 
     asking: RowAsker
@@ -269,8 +271,13 @@ class _Run:
         found: Counter[str] = Counter()
         touched = 0
         shown = []
-        for row in self.rows:
-            text, counts = redact(row.input)
+        for row, answer in zip(self.rows, self.answers, strict=True):
+            try:
+                text, counts = redact(row.input)
+            except RowError as error:
+                # What cannot be redacted is not sent.
+                answer.error = f"{error.kind}: {error}"
+                text, counts = "", {}
             found.update(counts)
             touched += bool(counts)
             shown.append(replace(row, shown=text))
@@ -279,9 +286,10 @@ class _Run:
         self.notes.append(f"redacted before sending, in {touched} of {len(shown)} rows: {kinds}")
 
     async def all(self, mode: Mode, calibration: Calibration | None) -> list[RowAnswer]:
+        """Ask everything, phase after phase."""
         asking = self.asking
         try:
-            everything = range(len(self.rows))
+            everything = [i for i, answer in enumerate(self.answers) if answer.error is None]
             if mode == "cot":
                 await self._phase("label", everything, asking.chain_of_thought)
             else:

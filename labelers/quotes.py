@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from labelers.asking import run_sync
 from labelers.exchange_log import request_turns
-from labelers.labeling import Calibration, Mode, Redact, _check_fit, _prepared, _Run
+from labelers.labeling import Calibration, LabelingRun, Mode, Redact, check_fit, prepared
 from labelers.limits import Limits
 from labelers.listening import Explaining, Listener, Measured, PhaseQuote
 from labelers.prices import prices_of
@@ -145,8 +145,8 @@ def quote(
         TaskError: If the task does not fit the dataset or the mode, or there is no such tokenizer.
         TeacherError: If the teacher cannot do what is asked of it.
     """
-    _check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
-    rows = _prepared(read_rows(dataset, task), demonstrations)
+    check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
+    rows = prepared(read_rows(dataset, task), demonstrations)
     refuse_clash(dataset)
     if temperature is None:
         temperature = SAMPLING_TEMPERATURE if samples > 1 else 0.0
@@ -160,7 +160,7 @@ def quote(
             temperature=temperature, vote=vote, max_tokens=max_tokens, rationales=int(rationales),
             max_rationale_tokens=max_rationale_tokens, keep_reasoning=False,
         )  # fmt: skip
-        run = _Run(task, teacher, rows, opened, None)
+        run = LabelingRun(task, teacher, rows, opened, None)
         run.redact(redact)
         run.asking = asking
         notes = run_sync(_listen(run, mode, calibration))
@@ -182,7 +182,7 @@ def _opened(store: Store | str | PathLike[str], stack: ExitStack) -> Store:
     return stack.enter_context(Store(store))
 
 
-async def _listen(run: _Run, mode: Mode, calibration: Calibration | None) -> list[str]:
+async def _listen(run: LabelingRun, mode: Mode, calibration: Calibration | None) -> list[str]:
     """Have the loop go through all rows, and then ask why of those whose label is not known yet."""
     notes = [note for note in run.notes if note.startswith("redacted")]
     asking, listener = run.asking, run.asking.asker

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from labelers.tasks import LETTERS, Demonstration, Task, TaskError
@@ -34,6 +35,7 @@ LABEL_COLUMNS = {
 }
 #: A dataset that has these was labelled before, maybe by a version that wrote fewer columns.
 _MARKS = ("label", "prompt_key", "finish_reason", "error")
+_ANSWERS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,16 @@ def _column(dataset: datasets.Dataset | pd.DataFrame, name: str) -> list[Any]:
 def as_dataset(
     dataset: datasets.Dataset | pd.DataFrame,
     rows: Sequence[Row],
-    answers: Sequence[dict[str, Any]],
+    answers: Iterable[dict[str, Any]],
 ) -> datasets.Dataset:
-    """The dataset with the label columns added; columns of these names are replaced."""
+    """The dataset with the label columns added; columns of these names are replaced.
+
+    Args:
+        dataset: What was labelled.
+        rows: Its rows as they were read.
+        answers: The label columns of each row, made while they are read: those of all rows at once would
+            take several times the memory of the result.
+    """
     import datasets
     import pyarrow as pa
 
@@ -182,7 +191,13 @@ def as_dataset(
         result = result.flatten_indices()
         table = result.data.table
     lists = {"list": pa.list_(pa.float64()), "texts": pa.list_(pa.string())}
-    for name, kind in LABEL_COLUMNS.items():
-        arrow = lists.get(kind) or pa.type_for_alias(kind)
-        table = table.append_column(name, pa.array([answer[name] for answer in answers], arrow))
+    types = {n: lists.get(kind) or pa.type_for_alias(kind) for n, kind in LABEL_COLUMNS.items()}
+    chunks: dict[str, list[Any]] = {name: [] for name in types}
+    made = iter(answers)
+    while some := list(islice(made, _ANSWERS_AT_ONCE)):
+        for name, arrow in types.items():
+            chunks[name].append(pa.array([answer[name] for answer in some], arrow))
+    for name, arrow in types.items():
+        column = pa.chunked_array(chunks[name], arrow).combine_chunks()
+        table = table.append_column(name, column)
     return datasets.Dataset(table)

@@ -43,7 +43,8 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _WHOLE = re.compile(
-    rf"^[\s\"'`*_(=]*{_NUMBER.pattern}\s*(?:[%€£¥₹$]|°\w?)?(?:[ \t]*[^\W\d]+(?:[ \t]+[^\W\d]+){{0,2}})?[\s\"'`*_).!]*$",
+    rf"^[\s\"'`*_(=]*{_NUMBER.pattern}\s*(?:[%€£¥₹$]|°\w?)?"
+    r"(?:[ \t]*[^\W\d]+(?:[ \t]+[^\W\d]+){0,2})?[\s\"'`*_).!]*$",
     re.ASCII,
 )
 _DIGIT = re.compile(r"\d", re.ASCII)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import threading
@@ -237,6 +239,7 @@ class VLLM:
             loading.settle(error)
             return
         self._tokenizer = llm.get_tokenizer()
+        threading.Thread(target=_watch, args=(llm.llm_engine.engine_core,), daemon=True).start()
         loading.settle(b"")
         under_way: dict[str, _Job] = {}
         problem = TeacherError("the vLLM engine was closed before it answered")
@@ -341,13 +344,30 @@ class VLLM:
             ) from error
 
 
+def _watch(engine_core: Any) -> None:
+    """End a step's wait where the engine's process has been killed, for lack of memory as a rule.
+
+    vLLM (0.32) notices the death, and its ``step`` goes on waiting for an output for ever.
+    """
+    ends = [
+        process.sentinel
+        for process in multiprocessing.active_children()
+        if "EngineCore" in process.name
+    ]
+    outputs = getattr(engine_core, "outputs_queue", None)
+    if ends and outputs is not None:
+        multiprocessing.connection.wait(ends)
+        outputs.put_nowait(RuntimeError("its process has ended"))
+
+
 def _refusals() -> tuple[type[Exception], ...]:
     """What newer versions of vLLM raise for a bad request; older ones raise ValueError."""
     try:
-        from vllm.exceptions import VLLMClientError
+        from vllm import exceptions
     except ImportError:
         return ()
-    return (VLLMClientError,)
+    found: type[Exception] | None = getattr(exceptions, "VLLMClientError", None)
+    return (found,) if found else ()
 
 
 def _finished(job: _Job, output: Any) -> bytes | Exception:

@@ -100,7 +100,7 @@ def _label(order: dict[str, Any]) -> None:
                 model="teacher-1", base_url=order["base_url"], concurrency=order["concurrency"],
                 prices=Prices(*prices) if prices else None, read_timeout=order.get("timeout", 10.0),
             ),
-            mode="cot",
+            mode=order.get("mode", "cot"),
             store=folder / "store",
             run=order.get("run", ""),
             budget=Budget(**budget) if budget else None,

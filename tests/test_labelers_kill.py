@@ -1,63 +1,22 @@
-"""kill -9 at ten random moments of a labeling run: what was received is kept, the rest is asked."""
+"""kill -9 at random moments of a labeling run: what was received is kept, the rest is asked."""
 
 from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
+from collections import Counter
 from pathlib import Path
 
+import fault_server
 import pytest
 import teacher_server
+from labeling_children import children, result, told
 
 from labelers import Store
 
 pytestmark = pytest.mark.integration
 
-REPO = Path(__file__).parents[1]
-ROWS, IN_FLIGHT, KILLS, LATENCY = 500, 16, 10, 0.02
-
-# Each line of the journal says how many answers the run has told its user of: those are received.
-RUN = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import pandas as pd
-from labelers import OpenAICompatible, Task, label
-
-base_url, store, journal, rows, in_flight = sys.argv[2:]
-words = ["dull", "great", "great"]
-texts = [f"Buyer {i} says it is {words[i % 3]}." for i in range(int(rows))]
-log = os.open(journal, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-result = label(
-    pd.DataFrame({"text": texts}),
-    Task(
-        instruction="Decide whether a product review is positive or negative.",
-        template="Review: {{ text }}",
-        labels=("positive", "negative"),
-    ),
-    OpenAICompatible(model="teacher-1", base_url=base_url, concurrency=int(in_flight)),
-    store=store,
-    on_progress=lambda p: os.write(log, b"%d\\n" % p.asked),
-)
-print(result["label"][:].count("positive"), result["error"][:].count(None))
-"""
-
-
-def start(server: teacher_server.Server, folder: Path) -> subprocess.Popen[str]:
-    (folder / "journal").unlink(missing_ok=True)
-    arguments = [REPO, server.base_url, folder / "store", folder / "journal", ROWS, IN_FLIGHT]
-    command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def told(folder: Path) -> int:
-    """Answers that the killed run had told of, by the last complete line of its journal."""
-    try:
-        lines = (folder / "journal").read_text().split("\n")[:-1]
-    except FileNotFoundError:
-        return 0
-    return int(lines[-1]) if lines else 0
+ROWS, IN_FLIGHT, KILLS, LATENCY = 500, 16, 20, 0.02
 
 
 def stored(folder: Path) -> int:
@@ -66,21 +25,25 @@ def stored(folder: Path) -> int:
         return len(store)
 
 
+def right(first: int, rows: int) -> list[str]:
+    return ["positive" if i % 3 else "negative" for i in range(first, first + rows)]
+
+
 def test_no_received_answer_is_lost_and_repeats_are_at_most_those_in_flight(tmp_path: Path) -> None:
     dice = random.Random(7)
     wanted = 2 * ROWS  # a label and a rationale each
     moments = sorted(dice.sample(range(1, wanted), KILLS))
     kept, repeats = 0, 0
     report = []
-    with teacher_server.running(latency=LATENCY) as server:
+    how = {"rows": ROWS, "concurrency": IN_FLIGHT, "mode": "score"}
+    with teacher_server.running(latency=LATENCY) as server, children() as runs:
         for moment in moments:
-            run = start(server, tmp_path)
-            # The server strikes: so many requests in, and up to one latency later.
             asked_before = len(server.control()["received"])
+            run = runs.start(tmp_path, server.base_url, **how)
+            # The server strikes: so many requests in, and up to one latency later.
             at = max(moment + repeats, asked_before + 1)
-            server.control(kills=[(run.pid, at, dice.uniform(0, LATENCY))])
-            assert run.wait() == -signal.SIGKILL
-            run.communicate()
+            server.control(kills=[(run, at, dice.uniform(0, LATENCY))])
+            assert runs.wait(run) == -signal.SIGKILL
 
             story = server.control()
             now = stored(tmp_path)
@@ -92,18 +55,81 @@ def test_no_received_answer_is_lost_and_repeats_are_at_most_those_in_flight(tmp_
             report.append((len(story["received"]) - asked_before, told(tmp_path), again - repeats))
             kept, repeats = now, again
 
-        run = start(server, tmp_path)
-        assert run.communicate()[0].split() == [str(sum(i % 3 > 0 for i in range(ROWS))), str(ROWS)]
+        assert runs.wait(runs.start(tmp_path, server.base_url, **how)) == 0
+        assert result(tmp_path) == {"labels": right(0, ROWS), "errors": [None] * ROWS}
         story = server.control()
         again = len(story["received"]) - len(set(story["received"]))
         assert again - repeats <= IN_FLIGHT
         assert len(set(story["received"])) == wanted == stored(tmp_path)
 
-        run = start(server, tmp_path)
-        run.communicate()
-        assert run.returncode == 0
+        assert runs.wait(runs.start(tmp_path, server.base_url, **how)) == 0
         assert len(server.control()["received"]) == len(story["received"]), "a second run asked"
     print(f"\nkill -9: {KILLS} kills, {ROWS} rows, {wanted} answers wanted, {IN_FLIGHT} in flight")
     for number, (asked, told_of, twice) in enumerate(report, 1):
         print(f"  run {number}: {asked} requests, {told_of} answers told of, {twice} repeated")
     print(f"  in all: {len(story['received'])} requests at the server, {again} repeated, 0 lost")
+
+
+def lines(folder: Path) -> Counter[bytes]:
+    """How often each exchange stands in the store's files."""
+    with Store(folder / "store") as store:
+        return Counter(line[:40] for _, line in store.lines())
+
+
+def test_two_processes_on_one_store_pay_for_each_row_once(tmp_path: Path) -> None:
+    rows = 400
+    with fault_server.running(latency=0.005) as server, children() as runs:
+        how = {"rows": rows, "concurrency": IN_FLIGHT}
+        pair = [runs.start(tmp_path, server.base_url, name=name, **how) for name in "ab"]
+        assert [runs.wait(run) for run in pair] == [0, 0]
+        for name in "ab":
+            assert result(tmp_path, name) == {"labels": right(0, rows), "errors": [None] * rows}
+        received = server.control().received
+        assert len(received) == len(set(received)) == rows, "a row was paid for by both"
+        assert set(lines(tmp_path).values()) == {1}
+        assert stored(tmp_path) == rows
+
+
+def test_two_processes_that_are_killed_lose_nothing_and_repeat_what_was_in_flight(
+    tmp_path: Path,
+) -> None:
+    """Two at once over rows that overlap by half, each killed ten times at random."""
+    dice, rows, kills = random.Random(5), 300, 10
+    firsts = {"a": 0, "b": rows // 2}
+    wanted = rows + rows // 2
+    kept = 0
+    with fault_server.running(latency=0.01) as server, children() as runs:
+        for kill in range(kills + 1):
+            before = len(server.control().log)
+            pair = {
+                name: runs.start(
+                    tmp_path, server.base_url, name=name, rows=rows, first=first,
+                    concurrency=IN_FLIGHT,
+                )
+                for name, first in firsts.items()
+            }  # fmt: skip
+            if kill < kills:
+                # Both within what is left to be asked, so that both are in the middle of it.
+                left = max(2, (wanted - kept) // (kills + 1 - kill))
+                server.control(
+                    kills=[
+                        [run, before + dice.randint(1, left), dice.uniform(0, 0.01)]
+                        for run in pair.values()
+                    ]
+                )
+            ends = [runs.wait(run) for run in pair.values()]
+            assert ends == ([-signal.SIGKILL] * 2 if kill < kills else [0, 0])
+            now = stored(tmp_path)
+            assert now - kept >= sum(told(tmp_path, name) for name in pair)
+            story = server.control()
+            assert len(set(story.answered)) - now <= 2 * IN_FLIGHT
+            repeated = len(story.received) - len(set(story.received))
+            assert repeated <= 2 * IN_FLIGHT * min(kill + 1, kills), "more than was in flight"
+            kept = now
+        for name, first in firsts.items():
+            assert result(tmp_path, name) == {"labels": right(first, rows), "errors": [None] * rows}
+        assert kept == wanted == len(set(story.received))
+    assert set(lines(tmp_path).values()) == {1}, "an answer was stored twice"
+    print(
+        f"\n{2 * kills} kills, {wanted} rows: {len(story.received)} requests, {repeated} repeated"
+    )

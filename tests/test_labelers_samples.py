@@ -30,6 +30,7 @@ from labelers import (
     Number,
     Pattern,
     RandomDemonstrations,
+    RowError,
     SimilarDemonstrations,
     Task,
     TaskError,
@@ -384,6 +385,20 @@ def test_what_is_redacted_is_not_sent_and_the_row_keeps_its_text(tmp_path: Path)
     assert rows["input"][0] == "Review: The strap broke on day two."
     assert "redacted before sending, in 1 of 4 rows: 1 THING" in notes
     assert b"strap" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*.jsonl"))
+
+
+def test_a_row_that_cannot_be_redacted_is_not_sent(tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(thoughtful)
+
+    def redact(text: str) -> tuple[str, dict[str, int]]:
+        if "strap" in text:
+            raise RowError("it took too long", kind="redaction")
+        return text, {}
+
+    rows = run(thoughtful, tmp_path, teacher=teacher, redact=redact, **COT)
+    assert rows["error"][0] == "redaction: it took too long"
+    assert rows["label"].tolist() == [None, "positive", "positive", "negative"]
+    assert len(teacher.seen) == 3
 
 
 GOLD = ["negative", "positive", "positive", "negative"]

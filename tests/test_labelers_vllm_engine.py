@@ -148,6 +148,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Installed:
     params.RequestOutputKind = types.SimpleNamespace(FINAL_ONLY="final")  # type: ignore[attr-defined]
     errors = types.ModuleType("vllm.exceptions")
     errors.VLLMClientError = VLLMClientError  # type: ignore[attr-defined]
+    module.exceptions = errors  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setitem(sys.modules, "vllm.exceptions", errors)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
