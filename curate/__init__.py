@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from curate.pipeline import Run, evaluate, filter, label, report, run, train
     from curate.prediction import predict
     from curate.recipe import Recipe, load_recipe
+    from curate.teacher_trials import Trials, teacher
 
 __all__ = [
     "CurateError",
     "Recipe",
     "Run",
+    "Trials",
     "evaluate",
     "filter",
     "init",
@@ -32,6 +34,7 @@ __all__ = [
     "predict",
     "report",
     "run",
+    "teacher",
     "train",
 ]
 
@@ -41,6 +44,8 @@ _HOMES = {
     "load_recipe": "recipe",
     "init": "beginnings",
     "predict": "prediction",
+    "Trials": "teacher_trials",
+    "teacher": "teacher_trials",
 }
 
 

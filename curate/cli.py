@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from curate.teacher_command import teacher
 from curate.teacher_log import log
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[
 
 
 main.add_command(log)
+main.add_command(teacher)
 
 
 def _print_run(done: Run) -> None:

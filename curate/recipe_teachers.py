@@ -186,9 +186,16 @@ class OpenAISection(AskedSection):
         return value
 
     @model_validator(mode="after")
-    def _one_batch_endpoint(self) -> OpenAISection:
-        if self.batch and isinstance(self.base_url, list):
+    def _fits_a_batch(self) -> OpenAISection:
+        if not self.batch:
+            return self
+        if isinstance(self.base_url, list):
             raise ValueError("`batch: true` goes to one provider: give a single base_url")
+        if self.limits.requests_per_minute or self.limits.tokens_per_minute:
+            raise ValueError(
+                "`batch: true` hands over everything at once: leave out limits.requests_per_minute and "
+                "limits.tokens_per_minute"
+            )
         return self
 
     @property

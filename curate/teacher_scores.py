@@ -162,7 +162,7 @@ def are_right(said: Sequence[str | None], gold: Sequence[str], recipe: Recipe) -
 
 def _calibration(
     labelled: pd.DataFrame, said: Sequence[str | None], right: NDArray[np.bool_]
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Calibration error, Brier score and mean confidence, where the teacher gives probabilities."""
     closed = labelled["choices"].notna().to_numpy()
     sure = labelled["confidence"].astype(float).to_numpy()
@@ -285,16 +285,21 @@ def choose(
         worse = holm([each["p"] for each in found])
         near = [top, *(j for j, p in zip(others, worse, strict=True) if p >= SIGNIFICANT)]
         near.sort(key=lambda each: [j.name for j in judged].index(each.name))
-    paid = [0.0 if j.cost_usd is None and j.free else j.cost_usd for j in near]
-    # Where somebody's price is not known, tokens must do.
-    price = [j.tokens for j in near] if None in paid else [p or 0.0 for p in paid]
-    if not any(price):
-        price = [j.tokens for j in near]
-    keys = [
-        (_digits(p), _digits(j.tokens), _digits(j.requests), j.unread, -j.accuracy["value"], i)
-        for i, (j, p) in enumerate(zip(near, price, strict=True))
-    ]
+    price = _prices(near)
+    keys = [(price[i], each.unread, -each.accuracy["value"], i) for i, each in enumerate(near)]
     return near[keys.index(min(keys))]
+
+
+def _prices(judged: Sequence[Judged]) -> list[float]:
+    """What is compared for cheapness: cost, or tokens, or requests, whichever is known and tells."""
+    costs = [0.0 if each.cost_usd is None and each.free else each.cost_usd for each in judged]
+    known = [cost for cost in costs if cost is not None]
+    tokens, requests = [each.tokens for each in judged], [each.requests for each in judged]
+    told = next(
+        (amounts for amounts in (known, tokens) if len(amounts) == len(judged) and any(amounts)),
+        requests,
+    )
+    return [_digits(amount) for amount in told]
 
 
 def _digits(amount: float) -> float:

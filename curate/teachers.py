@@ -94,5 +94,11 @@ def _served(section: OpenAISection, store: Path) -> labelers.Teacher:
         # For OpenAI's own API the built-in table knows some prices; others ask what they like.
         member.prices = prices_of(member)[0]
     if section.batch:
-        return labelers.OpenAIBatch(teacher=members[0], journal=store / "batches")
+        dollars = section.budget is not None and section.budget.usd is not None
+        return labelers.OpenAIBatch(
+            teacher=members[0],
+            journal=store / "batches",
+            # Direct requests cost twice as much as the budget reserves for them.
+            fallback=not dollars,
+        )
     return members[0] if len(members) == 1 else labelers.Fleet(members)

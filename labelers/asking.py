@@ -188,7 +188,7 @@ class Asker:
     _adapting: Adapting | None = None
     _started: bool = False
     _ready: bool = False
-    _no_start: TeacherError | None = None
+    _no_start: Exception | None = None
     _to_check: list[Teacher] = field(default_factory=list)
     _claims: Claims | None = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -273,9 +273,9 @@ class Asker:
         try:
             if claims.others_may_have_stored():
                 self.store.refresh()
-                if (stored := self.store.get(key)) is not None:
-                    self.reused += 1
-                    return Reply(stored, key)
+            if (stored := self.store.get(key)) is not None:
+                self.reused += 1
+                return Reply(stored, key)
             return await self._pay(request, body, key, sample)
         finally:
             if claimed:
@@ -291,7 +291,9 @@ class Asker:
                 while self._to_check:
                     await self._check(self._to_check[-1])
                     self._to_check.pop()
-            except TeacherError as error:
+            except RowError:  # No room in the budget: the next row may ask for less.
+                raise
+            except Exception as error:
                 self._no_start = error
                 raise
             self._ready = True

@@ -57,7 +57,9 @@ def canonical(body: Mapping[str, Any]) -> bytes:
         ValueError: If the body holds what JSON cannot carry, such as half a surrogate pair.
     """
     try:
-        return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        # Copied, because orjson gives its buffer away with all the room it had reserved: many times
+        # the body, for as long as the request waits.
+        return memoryview(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).tobytes()
     except TypeError as error:
         raise ValueError(f"the request cannot be written as JSON: {error}") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from labelers.answers import read_answer
 from labelers.asking import Asker, OnProgress, Progress, each, run_sync
+from labelers.batches import OpenAIBatch
 from labelers.budget import Budget
 from labelers.calibrations import BatchCalibration, ContextualCalibration
 from labelers.demonstrations import Demonstrations
@@ -215,6 +216,11 @@ def check_fit(
         )
 
 
+async def _probe(teacher: Teacher) -> None:
+    """See that a teacher heeds constraints; a batch's question could take a day."""
+    await probe(teacher.teacher if isinstance(teacher, OpenAIBatch) else teacher)
+
+
 def _check_demonstrations(task: Task) -> None:
     """Refuse a demonstration that shows an answer as none could be read."""
     for number, example in enumerate(task.demonstrations, 1):
@@ -296,7 +302,7 @@ class LabelingRun:
                 if calibration == "contextual":
                     await self._learn_bias()
                 if asking.probabilities == "constrained":
-                    asking.asker.on_start = probe
+                    asking.asker.on_start = _probe
                 votes = asking.probabilities == "votes"
                 await self._phase(
                     "label", everything, asking.short_answers if votes else asking.score
@@ -322,6 +328,10 @@ class LabelingRun:
         if damaged := self.store.damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
             self.notes.append(f"{lines} of the store {self.store.folder} could not be used")
+        if isinstance(self.teacher, OpenAIBatch) and (asked := self.teacher.fallbacks):
+            self.notes.append(
+                f"{asked} requests that their batch left open were asked directly, at full price"
+            )
         if isinstance(self.teacher, Fleet):
             self.notes += [f"an endpoint was left out: {reason}" for reason in self.teacher.missing]
         if self.on_progress and self.last and self.notes:

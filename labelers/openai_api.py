@@ -306,6 +306,7 @@ class OpenAICompatible:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        self._key = ""  # An object that is kept or pickled holds it no longer than it is needed.
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

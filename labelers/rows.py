@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -183,21 +184,23 @@ def as_dataset(
         result = dataset
     else:
         result = datasets.Dataset.from_pandas(dataset, preserve_index=False)
-    if "input" not in result.column_names:
-        result = result.add_column("input", pa.array([row.input for row in rows], pa.string()))
     result = result.remove_columns([n for n in LABEL_COLUMNS if n in result.column_names])
-    table = result.data.table.combine_chunks() if result._indices is None else None
-    if table is None:
+    if result._indices is not None:
         result = result.flatten_indices()
-        table = result.data.table
+    table = result.data.table.combine_chunks()
     lists = {"list": pa.list_(pa.float64()), "texts": pa.list_(pa.string())}
     types = {n: lists.get(kind) or pa.type_for_alias(kind) for n, kind in LABEL_COLUMNS.items()}
-    chunks: dict[str, list[Any]] = {name: [] for name in types}
-    made = iter(answers)
+    if "input" not in result.column_names:
+        types = {"input": pa.string(), **types}
+    schema = pa.schema(list(types.items()))
+    # Left to itself, the library pickles the whole table, several times its memory, to tell it from others.
+    digest = sha256(result._fingerprint.encode())
+    batches = []
+    made = ({"input": row.input, **answer} for row, answer in zip(rows, answers, strict=True))
     while some := list(islice(made, _ANSWERS_AT_ONCE)):
-        for name, arrow in types.items():
-            chunks[name].append(pa.array([answer[name] for answer in some], arrow))
-    for name, arrow in types.items():
-        column = pa.chunked_array(chunks[name], arrow).combine_chunks()
-        table = table.append_column(name, column)
-    return datasets.Dataset(table)
+        batches.append(pa.RecordBatch.from_pylist(some, schema))
+        digest.update(batches[-1].serialize())
+    added = pa.Table.from_batches(batches, schema).combine_chunks()
+    for name in types:
+        table = table.append_column(schema.field(name), added[name])
+    return datasets.Dataset(table, fingerprint=digest.hexdigest()[:16])

@@ -139,17 +139,19 @@ async def _try(teacher: Teacher, dialect: Dialect, max_tokens: int, pause: float
     try:
         answer = orjson.loads(await _send(teacher, path, orjson.dumps(body), pause))
         choice = answer["choices"][0]
-        text = choice["message"]["content"] if teacher.api == "chat" else choice["text"]
+        text = str(
+            (choice["message"]["content"] if teacher.api == "chat" else choice["text"]) or ""
+        )
     except RowError as error:
         return f"refused ({error})"
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         return f"the answer is malformed ({error})"
-    said = constrained_text(text or "", dialect)
+    said = constrained_text(text, dialect)
     if said is not None and said.strip() in _ODD:
         return None
     if choice.get("finish_reason") == "length":
-        return f"no answer within {max_tokens} tokens, which began with {str(text)[:60]!r}"
-    return f"ignored, asked for {_ODD[0]!r} or {_ODD[1]!r} it said {str(text)[:60]!r}"
+        return f"no answer within {max_tokens} tokens, which began with {text[:60]!r}"
+    return f"ignored, asked for {_ODD[0]!r} or {_ODD[1]!r} it said {text[:60]!r}"
 
 
 def _question(api: Api, model: str, max_tokens: int) -> tuple[str, dict[str, Any]]:

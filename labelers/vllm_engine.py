@@ -1,22 +1,14 @@
-"""A teacher in this process: vLLM's offline engine, fed with requests as they come.
-
-One thread owns the engine. Between two of its steps it takes in whatever has been asked meanwhile, so
-that new requests join those under way (continuous batching), and hands out what is finished.
-"""
+"""A teacher in this process: vLLM's offline engine, with no server between."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
-import multiprocessing
-import multiprocessing.connection
 import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import file_digest, sha256
@@ -27,8 +19,8 @@ import orjson
 
 from labelers.prompts import Api
 from labelers.structured import Dialect
-from labelers.teachers import Prices, RetryableError, RowError, TeacherError
-from labelers.vllm_wire import answer, prompt_tokens, sampling_arguments
+from labelers.teachers import Prices, TeacherError
+from labelers.vllm_thread import Inbox, Job, Promise, serve
 
 #: Engine arguments that have a field of their own here.
 _FIELDS = {
@@ -46,36 +38,6 @@ _SPEED = frozenset({
 })  # fmt: skip
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 _REST = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-
-
-@dataclass
-class _Job:
-    """One request on its way through the engine."""
-
-    id: str
-    path: str
-    body: bytes
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[bytes]
-    asked: dict[str, Any] = field(default_factory=dict)
-
-    def settle(self, result: bytes | Exception) -> None:
-        """Hand the result to whoever waits for it, in that one's event loop."""
-        with suppress(RuntimeError):  # The loop may have ended.
-            self.loop.call_soon_threadsafe(_fulfil, self.future, result)
-
-
-def _fulfil(future: asyncio.Future[Any], result: object) -> None:
-    if future.done():  # Whoever asked has been cancelled.
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-#: What the engine's thread is sent: a request, the id of one to be given up, or None for the end.
-_Inbox = queue.SimpleQueue[_Job | str | None]
 
 
 @dataclass(kw_only=True)
@@ -122,7 +84,7 @@ class VLLM:
     #: How an answer is constrained here, see :func:`labelers.structured.structured_choice`.
     dialect: Dialect = field(default="vllm", init=False, repr=False)
     _source: str = field(default="", init=False, repr=False)
-    _inbox: _Inbox | None = field(default=None, init=False, repr=False)
+    _inbox: Inbox | None = field(default=None, init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
     _tokenizer: Any = field(default=None, init=False, repr=False)
     _ids: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False)
@@ -193,16 +155,18 @@ class VLLM:
         if self._thread is not None:
             return
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[bytes] = loop.create_future()
+        loaded = Promise(loop, loop.create_future())
         self._inbox = queue.SimpleQueue()
-        loading = _Job("load", "", b"", loop, ready)
         # A daemon: a program that is interrupted while a model loads must be able to end.
         self._thread = threading.Thread(
-            target=self._run, args=(self._inbox, loading), name="vllm", daemon=True
+            target=serve,
+            args=(self._load, self.chat_template_kwargs, self._inbox, loaded),
+            name="vllm",
+            daemon=True,
         )
         self._thread.start()
         try:
-            await ready
+            self._tokenizer = await loaded.future
         except BaseException:
             # Whether it failed or is given up, what may have been loaded by then is let go.
             self._inbox.put(None)
@@ -213,14 +177,15 @@ class VLLM:
         """See :class:`labelers.teachers.Teacher`."""
         assert self._inbox is not None, "send() before start()"
         loop = asyncio.get_running_loop()
-        job = _Job(str(next(self._ids)), path, body, loop, loop.create_future())
+        job = Job(str(next(self._ids)), path, body, Promise(loop, loop.create_future()))
         self._inbox.put(job)
         try:
-            return await job.future
+            answer: bytes = await job.answer.future
         except asyncio.CancelledError:
             if self._inbox is not None:
                 self._inbox.put(job.id)
             raise
+        return answer
 
     async def close(self) -> None:
         """End the engine and free its memory."""
@@ -229,86 +194,6 @@ class VLLM:
         if thread is not None and inbox is not None:
             inbox.put(None)
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
-
-    # ------------------------------------------------------------------ in the engine's thread
-
-    def _run(self, inbox: _Inbox, loading: _Job) -> None:
-        try:
-            llm = self._load()
-        except Exception as error:
-            loading.settle(error)
-            return
-        self._tokenizer = llm.get_tokenizer()
-        threading.Thread(target=_watch, args=(llm.llm_engine.engine_core,), daemon=True).start()
-        loading.settle(b"")
-        under_way: dict[str, _Job] = {}
-        problem = TeacherError("the vLLM engine was closed before it answered")
-        try:
-            while self._take_in(llm, inbox, under_way):
-                for output in llm.llm_engine.step():
-                    if output.finished and (job := under_way.pop(output.request_id, None)):
-                        job.settle(_finished(job, output))
-        except Exception as error:
-            problem = TeacherError(
-                f"the vLLM engine has failed ({type(error).__name__}: {error}): see its log above, "
-                "and run the same command again; with a lower gpu_memory_utilization or context "
-                "if memory ran out"
-            )
-        for job in under_way.values():
-            job.settle(problem)
-        with suppress(Exception):  # It may be dead already; its processes are gone then.
-            llm.llm_engine.engine_core.shutdown()
-        del llm
-        gc.collect()
-        while (late := inbox.get()) is not None:
-            if isinstance(late, _Job):
-                late.settle(problem)
-
-    def _take_in(self, llm: Any, inbox: _Inbox, under_way: dict[str, _Job]) -> bool:
-        """Admit what waits; block only where nothing is under way. False at the end."""
-        while True:
-            try:
-                item = inbox.get(block=not under_way)
-            except queue.Empty:
-                return True
-            if item is None:
-                inbox.put(None)  # Whoever drains the inbox must see it too.
-                return False
-            if isinstance(item, str):
-                if under_way.pop(item, None):
-                    llm.llm_engine.abort_request([item])
-                continue
-            try:
-                self._admit(llm, item)
-                under_way[item.id] = item
-            except (RowError, TeacherError) as error:
-                item.settle(error)
-            except (ValueError, TypeError, KeyError, *_refusals()) as error:
-                item.settle(RowError(f"vLLM refuses the request: {error}"))
-            except Exception as error:
-                # Not the request's fault: the engine has died, or vLLM has changed.
-                kind = type(error).__name__
-                item.settle(TeacherError(f"vLLM takes no request ({kind}: {error})"))
-
-    def _admit(self, llm: Any, job: _Job) -> None:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-        job.asked = orjson.loads(job.body)
-        tokens = prompt_tokens(job.path, job.asked, llm.get_tokenizer(), self.chat_template_kwargs)
-        context = llm.llm_engine.model_config.max_model_len
-        if len(tokens) >= context:
-            raise RowError(
-                f"the prompt has {len(tokens)} tokens, and the model's context is {context}: shorten "
-                "the text, or raise teacher.context as far as the model allows",
-                kind="context_length",
-            )
-        arguments = sampling_arguments(job.path, job.asked, room=context - len(tokens))
-        if constraint := arguments.get("structured_outputs"):
-            arguments["structured_outputs"] = StructuredOutputsParams(**constraint)
-        params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
-        # Typed, it is taken as ready for the engine; versions before that know the key all the same.
-        llm.llm_engine.add_request(job.id, {"type": "token", "prompt_token_ids": tokens}, params)
 
     def _load(self) -> Any:
         # Standard output is the caller's, so only errors are logged, and elsewhere, unless the user has
@@ -344,50 +229,17 @@ class VLLM:
             ) from error
 
 
-def _watch(engine_core: Any) -> None:
-    """End a step's wait where the engine's process has been killed, for lack of memory as a rule.
-
-    vLLM (0.32) notices the death, and its ``step`` goes on waiting for an output for ever.
-    """
-    ends = [
-        process.sentinel
-        for process in multiprocessing.active_children()
-        if "EngineCore" in process.name
-    ]
-    outputs = getattr(engine_core, "outputs_queue", None)
-    if ends and outputs is not None:
-        multiprocessing.connection.wait(ends)
-        outputs.put_nowait(RuntimeError("its process has ended"))
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What newer versions of vLLM raise for a bad request; older ones raise ValueError."""
-    try:
-        from vllm import exceptions
-    except ImportError:
-        return ()
-    found: type[Exception] | None = getattr(exceptions, "VLLMClientError", None)
-    return (found,) if found else ()
-
-
-def _finished(job: _Job, output: Any) -> bytes | Exception:
-    reason = output.outputs[0].finish_reason
-    if reason not in ("stop", "length"):
-        return RetryableError(f"vLLM gave the request up (finish reason: {reason})")
-    return orjson.dumps(answer(job.path, job.asked, output))
-
-
 def _digest(source: Path) -> str:
-    """SHA-256 over names and contents of a model's files."""
-    files = [source]
-    if source.is_dir():
-        weights = next((w for pattern in _WEIGHTS if (w := sorted(source.glob(pattern)))), [])
-        files = sorted(path for pattern in _REST for path in source.glob(pattern)) + weights
+    """SHA-256 of a model file, or over the names and contents of a model folder's files."""
 
     def one(path: Path) -> str:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
 
+    if source.is_file():
+        return one(source)
+    weights = next((w for pattern in _WEIGHTS if (w := sorted(source.glob(pattern)))), [])
+    files = sorted(path for pattern in _REST for path in source.glob(pattern)) + weights
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         lines = [
             f"{f.name} {digest}" for f, digest in zip(files, pool.map(one, files), strict=True)

@@ -40,7 +40,7 @@ PASSING = (
 IGNORES = "ignores labels"
 #: Refused before anything is computed.
 _FREE = frozenset(
-    {"429", "429 pause", "429 at once", "503", "400", "401", "403", "404", "context", "quota"}
+    {"429", "429 pause", "429 at once", "503", "400", "401", "403", "404", "402", "context", "quota"}
 )
 _HTML = b"<html><head><title>Bad gateway</title></head><body>nginx</body></html>"
 _STALL = 30.0

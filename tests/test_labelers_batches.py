@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -663,3 +664,12 @@ def test_the_openai_package_is_imported_only_when_it_is_needed() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
     )
+
+
+def test_every_setting_and_event_stands_in_the_docs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "batches.md").read_text(encoding="utf-8")
+    for setting in fields(OpenAIBatch):
+        if setting.init:
+            assert f"`{setting.name}`" in page
+    for event in ("intent", "file", "batch", "taken", "closed"):
+        assert f"| `{event}`" in page

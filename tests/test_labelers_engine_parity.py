@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,40 +28,33 @@ ABILITIES = {
 }
 
 
-def llama_cpp(api: Api) -> LlamaCpp:
-    return LlamaCpp(
-        model_path=assets.resolve("smollm2-135m", "teacher"),
-        api=api, threads=1, slots=2, context=CONTEXT,
-    )  # fmt: skip
+def llama_cpp(slots: int = 2) -> LlamaCpp:
+    gguf = assets.resolve("smollm2-135m", "teacher")
+    return LlamaCpp(model_path=gguf, threads=1, slots=slots, context=CONTEXT)
 
 
-@asynccontextmanager
-async def started(teacher: LlamaCpp) -> AsyncIterator[LlamaCpp]:
-    await teacher.start()
-    try:
-        yield teacher
-    finally:
-        await teacher.close()
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LlamaCpp]:
+    teacher = llama_cpp()
+    asyncio.run(teacher.start())
+    yield teacher
+    asyncio.run(teacher.close())
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("api", APIS)
-def test_llama_cpp(api: Api, check: Check) -> None:
-    async def run() -> str:
-        async with started(llama_cpp(api)) as teacher:
-            return await check(teacher, ABILITIES[api])
-
-    print(asyncio.run(run()))
+def test_llama_cpp(engine: LlamaCpp, api: Api, check: Check) -> None:
+    engine.api = api
+    print(asyncio.run(check(engine, ABILITIES[api])))
 
 
 @pytest.mark.integration
 def test_llama_cpp_labels_alike_in_two_batches_and_one(tmp_path: Path) -> None:
     texts = REVIEWS[:12]
-    together = labels_of(llama_cpp("completions"), tmp_path / "a", texts)
-    alone = llama_cpp("completions")
-    alone.slots = 1
-    assert agreement(together, labels_of(alone, tmp_path / "b", texts)) >= 0.98
+    together = labels_of(llama_cpp(), tmp_path / "a", texts)
+    alone = labels_of(llama_cpp(slots=1), tmp_path / "b", texts)
+    assert agreement(together, alone) >= 0.98
     assert set(together) == set(SENTIMENT.labels or ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -119,6 +120,55 @@ def test_odd_texts_are_labelled_like_any_other(gguf: str, tmp_path: Path) -> Non
     with Store(tmp_path) as store:
         prompts = json.dumps([e.request for e in store.exchanges()], ensure_ascii=False)
     assert "Sehr schön 🙂 日本語" in prompts
+
+
+@pytest.mark.parametrize(
+    ("api", "fields", "message"),
+    [
+        ("completions", {"prompt_logprobs": 1}, "knows no request field 'prompt_logprobs'"),
+        ("completions", {"echo": True}, "knows no request field 'echo'"),
+        ("chat", {"structured_outputs": {"choice": ["a"]}}, "held to a list by `grammar`"),
+        ("chat", {"guided_choice": ["a"]}, "held to a list by `grammar`"),
+        ("completions", {"response_format": {"type": "json_object"}}, "in chats only"),
+        ("chat", {"n": 3}, "n is 3: llama.cpp is asked for one answer at a time"),
+    ],
+)
+def test_what_llama_cpp_would_leave_out_is_refused_by_name(
+    gguf: str, api: str, fields: dict[str, Any], message: str
+) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}]} if api == "chat" else {"prompt": "Hi"}
+    path = "chat/completions" if api == "chat" else "completions"
+
+    async def ask() -> None:
+        teacher = engine(gguf, api=api)
+        await teacher.start()
+        try:
+            await teacher.send(path, json.dumps({**body, "max_tokens": 1, **fields}).encode())
+        finally:
+            await teacher.close()
+
+    with pytest.raises(TeacherError, match=message):
+        asyncio.run(ask())
+
+
+def test_it_counts_a_texts_tokens_as_it_reads_them(
+    gguf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # The count stays on this machine.
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    async def count(text: str) -> tuple[int, int]:
+        teacher = engine(gguf)
+        await teacher.start()
+        try:
+            body = json.dumps({"prompt": text, "max_tokens": 1}).encode()
+            usage = json.loads(await teacher.send("completions", body))["usage"]
+            return teacher.count_tokens(text), usage["prompt_tokens"]
+        finally:
+            await teacher.close()
+
+    counted, read = asyncio.run(count("Sehr schön 🙂 日本語"))
+    assert counted == read == 12
 
 
 def test_the_identity_is_the_files_content(tmp_path: Path) -> None:

@@ -350,6 +350,13 @@ def test_the_identity_is_a_folders_content_and_not_its_place(tmp_path: Path) -> 
         assert other.identity != one.identity
 
 
+def test_a_gguf_file_is_its_content_under_any_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"GGUF one"), ("b", b"GGUF two"), ("c", b"GGUF one")):
+        (tmp_path / f"{name}.gguf").write_bytes(content)
+    a, b, c = (VLLM(model=str(tmp_path / f"{name}.gguf")).identity for name in "abc")
+    assert a == c != b
+
+
 def test_the_identity_changes_with_what_changes_answers_and_not_with_speed() -> None:
     plain = VLLM(model="org/model").identity
     assert plain == {"model": "org/model"}

@@ -251,6 +251,10 @@ def test_a_busy_server_is_waited_for_as_it_asks(tmp_path: Path, server: Server) 
         ({"base_url": ["http://a/v1", 3]}, "a list of the URLs of several"),
         ({"base_url": ["http://me:secret@a/v1"]}, "must hold no name and password"),
         ({"batch": True, "base_url": ["http://a/v1", "http://b/v1"]}, "give a single base_url"),
+        (
+            {"batch": True, "limits": {"requests_per_minute": 9}},
+            "leave out limits.requests_per_minute",
+        ),
         ({"rationales": "some"}, "teacher.rationales is 'some'"),
         ({"temperature": -1}, "teacher.temperature is -1"),
     ],
