@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-full test test-slow test-vllm lint format clean
+.PHONY: help install demo demo-full test test-slow test-vllm benchmark-labeling lint format clean
 
 help:
 	@echo "make demo       distil a student from an offline teacher: no key, no GPU, no model hub"
@@ -36,6 +36,10 @@ test-slow: $(STAMP)
 
 test-vllm: $(STAMP)
 	bash tests/vllm_on_cpu.sh
+
+# With the other clients: make benchmark-labeling PEERS="--peer curator=/path/to/its/bin/python"
+benchmark-labeling: $(STAMP)
+	$(BIN)/python benchmarks/label_throughput.py $(PEERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

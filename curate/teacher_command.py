@@ -50,7 +50,7 @@ _SHOWN = 90
 )  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def teacher(recipe: Path, quiet: bool, **options: Any) -> None:
-    """Compare ways to ask the teacher on train rows with gold, and pick one."""
+    """Compare ways to ask the teacher, and pick one by rule."""
     import curate
     from curate.chatter import quiet_libraries
     from curate.progress import ProgressDisplay
@@ -64,6 +64,7 @@ def teacher(recipe: Path, quiet: bool, **options: Any) -> None:
 def shown(trials: Trials) -> Iterator[str]:
     """What the trials found, as a person reads it."""
     from curate.results import aligned
+    from curate.teacher_variants import override
 
     judged = [each for each in trials.variants if each["problem"] is None]
     yield f"{trials.rows:,} train rows with gold; test rows were not looked at\n"
@@ -74,8 +75,8 @@ def shown(trials: Trials) -> Iterator[str]:
         if each["problem"] is not None:
             yield f"not judged: {each['name']}: {_words(each['problem'], 200)}"
     for each in trials.variants:
-        changed = ", ".join(f"{key}: {value}" for key, value in each["changes"].items())
-        if changed and changed.replace(": ", "=") != each["name"]:
+        changed = ", ".join(override(key, value) for key, value in each["changes"].items())
+        if changed and changed != each["name"]:
             yield f"{each['name']} is {_words(changed, 200)}"
     yield from (f"note: {note}" for note in trials.notes)
     yield f"\n{trials.verdict}"

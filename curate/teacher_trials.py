@@ -238,22 +238,25 @@ def _verdict(
     if any(each.verdict == "better" for each in others):
         who = "It" if found is None else "The recipe as it is"
         return f"{picked} {who} is less accurate than another variant, which costs more."
-    least = min(each.p_holm for each in others)
-    return (
-        f"{picked} No variant is shown to be better than the recipe as it is: {rows} rows do not tell them "
-        f"apart (smallest p = {least:.2g} after Holm's correction)."
+    hopeful = [each.p_holm for each in others if each.value > 0]
+    why = (
+        f"smallest p = {min(hopeful):.2g} after Holm's correction" if hopeful else "none did better"
     )
+    return f"{picked} No variant is shown to be better than the recipe as it is, on {rows} rows ({why})."
 
 
 def _disagreements(trial: Trial) -> list[dict[str, Any]]:
     """Rows on which the variants are most divided."""
     labels = {name: frame["label"].tolist() for name, frame in trial.labelled.items()}
     found = []
-    for i, row in enumerate(trial.rows[["id", "input", "gold"]].to_dict("records")):
+    for i, (id_, text, gold) in enumerate(
+        zip(*(trial.rows[name] for name in ("id", "input", "gold")), strict=True)
+    ):
         said = {name: _text(column[i]) for name, column in labels.items()}
         right = sum(bool(judged.right[i]) for judged in trial.judged.values())
         if len(set(said.values())) > 1:
-            found.append((abs(2 * right - len(said)), i, row | {"labels": said}))
+            row = {"id": id_, "input": text, "gold": gold, "labels": said}
+            found.append((abs(2 * right - len(said)), i, row))
     return [row for _, _, row in sorted(found, key=lambda each: each[:2])[:_MOST_DISAGREEMENTS]]
 
 

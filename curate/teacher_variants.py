@@ -73,11 +73,11 @@ def read_vary(given: str) -> tuple[str, list[Any]]:
         )
     try:
         check_key(key)
-        values = yaml.load(f"[{text}]", Loader=_Loader)
+        values = [yaml.load(part, Loader=_Loader) for part in _parts(text)]
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         remedy = (
-            "; values are YAML, and a text with a comma, colon or bracket stands in quotes"
+            "; values are YAML, and a text with a comma or a colon stands in quotes"
             if isinstance(error, yaml.YAMLError)
             else ""
         )
@@ -87,6 +87,28 @@ def read_vary(given: str) -> tuple[str, list[Any]]:
     if not values:
         raise CurateError(f"--vary {shown!r}: there is no value in the list")
     return key, list(values)
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas that are in no quotes and no brackets."""
+    parts, depth, quote, before = [""], 0, "", ","
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"" and before in ",[{:":
+            quote = character  # elsewhere it is an apostrophe
+        elif character in "[{" and (depth or before == ","):
+            depth += 1
+        elif character in "]}" and depth:
+            depth -= 1
+        elif character == "," and not depth:
+            parts.append("")
+            before = character
+            continue
+        parts[-1] += character
+        if not character.isspace():
+            before = character
+    return parts
 
 
 def make_variants(

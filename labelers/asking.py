@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +120,8 @@ class Reply:
     def finish_reason(self) -> str | None:
         """Why it stopped: ``stop``, ``length``, …"""
         reason = self.choice.get("finish_reason")
-        return None if reason is None else str(reason)
+        # One text for all rows, not one for each.
+        return None if reason is None else sys.intern(str(reason))
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -350,6 +352,14 @@ class Asker:
                 raise RowError(
                     f"{failed} ({failures + pauses} attempts)", kind="server"
                 ) from failed
+            if self._lanes.exhausted:
+                # Nothing is left to be begun: these rows fail now, and not one rest after the other.
+                hopeless = RowError(
+                    f"{failed} (given up after {self.limits.give_up_after} rounds of failed requests)",
+                    kind="server",
+                )
+                self._lanes.dismiss(hopeless)
+                raise hopeless from failed
             self.retries += 1
             avoid = entry.lane
             if not failed.retry_after:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
@@ -149,9 +149,14 @@ def label(
             keep_reasoning=keep_reasoning,
         )
         answers = run_sync(labeling.all(mode, calibration))
-    return as_dataset(
-        dataset, rows, (answer.columns(teacher.name, teacher.prices) for answer in answers)
-    )
+    return as_dataset(dataset, rows, _columns(answers, teacher))
+
+
+def _columns(answers: list[RowAnswer], teacher: Teacher) -> Iterator[dict[str, Any]]:
+    """Each row's label columns; its answer is let go then, so that memory never holds all of both."""
+    answers.reverse()
+    while answers:
+        yield answers.pop().columns(teacher.name, teacher.prices)
 
 
 def _check(value: object, allowed: tuple[object, ...], name: str) -> None:

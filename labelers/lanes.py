@@ -181,6 +181,13 @@ class Lanes:
         if pause is not None:
             entry.lane.paused_until = max(entry.lane.paused_until, now + pause)
 
+    def dismiss(self, error: Exception) -> None:
+        """Have all who wait fail: there is nothing more to wait for."""
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(error)
+                turn.exception()  # Seen, also where the one who waits is cancelled first.
+
     def _wake(self) -> None:
         """Have the first in line look for room."""
         if self._waiting and not self._waiting[0].done():

@@ -21,7 +21,7 @@ class RowAnswer:
     off_label_mass: float | None = None
     confidence: float | None = None
     finish_reason: str | None = None
-    prompt_key: str | None = None
+    prompt_key: bytes | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     votes: list[str | None] | None = None
@@ -44,7 +44,7 @@ class RowAnswer:
     def take_from(self, finish_reason: str | None, key: bytes) -> None:
         """Note which exchange the label comes from, and why that ended."""
         self.finish_reason = finish_reason
-        self.prompt_key = key.hex()
+        self.prompt_key = key
 
     def take_likeliest(self, choices: Sequence[str]) -> None:
         """Take the likeliest of the choices by ``label_probs``; its probability is the confidence."""
@@ -56,4 +56,5 @@ class RowAnswer:
         """The row's label columns by name."""
         cost = prices.cost(self.prompt_tokens, self.completion_tokens) if prices else None
         columns = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**columns, "teacher": teacher, "cost_usd": cost}
+        key = None if self.prompt_key is None else self.prompt_key.hex()
+        return {**columns, "prompt_key": key, "teacher": teacher, "cost_usd": cost}

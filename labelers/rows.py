@@ -37,6 +37,7 @@ LABEL_COLUMNS = {
 #: A dataset that has these was labelled before, maybe by a version that wrote fewer columns.
 _MARKS = ("label", "prompt_key", "finish_reason", "error")
 _ANSWERS_AT_ONCE = 4096
+_MOST_KNOWN = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     options = _column(dataset, options_column) if options_column else None
     splits = _column(dataset, "split") if "split" in names else None
     rows = []
+    known: dict[str, str] = {}
     for i in range(len(dataset)):
         values = {name: column[i] for name, column in columns.items()}
         try:
@@ -88,7 +90,7 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
             raise TaskError(f"row {i} has the input {text!r}, which is not text")
         if not _is_unicode(text):
             raise TaskError(f"row {i} has the input {text[:80]!r}, which is not valid Unicode")
-        choices = task.labels if options is None else _choices(options[i], i)
+        choices = task.labels if options is None else _choices(options[i], i, known)
         rows.append(Row(text, choices, splits[i] if splits else None, text))
     return rows
 
@@ -135,7 +137,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _choices(value: Any, i: int) -> tuple[str, ...]:
+def _choices(value: Any, i: int, known: dict[str, str]) -> tuple[str, ...]:
     if (
         value is None
         or isinstance(value, (str, float))
@@ -148,7 +150,10 @@ def _choices(value: Any, i: int) -> tuple[str, ...]:
     for choice in choices:
         if not choice.strip() or not _is_unicode(choice):
             raise TaskError(f"row {i} has the empty choice {choice!r}: every choice needs a word")
-    return choices
+    if len(known) > _MOST_KNOWN:
+        return choices
+    # Options recur from row to row: one text serves all of them.
+    return tuple(known.setdefault(choice, choice) for choice in choices)
 
 
 def _column_names(dataset: datasets.Dataset | pd.DataFrame) -> Sequence[str]:
@@ -200,7 +205,7 @@ def as_dataset(
     while some := list(islice(made, _ANSWERS_AT_ONCE)):
         batches.append(pa.RecordBatch.from_pylist(some, schema))
         digest.update(batches[-1].serialize())
-    added = pa.Table.from_batches(batches, schema).combine_chunks()
+    added = pa.Table.from_batches(batches, schema)
     for name in types:
         table = table.append_column(schema.field(name), added[name])
     return datasets.Dataset(table, fingerprint=digest.hexdigest()[:16])

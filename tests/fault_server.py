@@ -40,7 +40,19 @@ PASSING = (
 IGNORES = "ignores labels"
 #: Refused before anything is computed.
 _FREE = frozenset(
-    {"429", "429 pause", "429 at once", "503", "400", "401", "403", "404", "402", "context", "quota"}
+    {
+        "429",
+        "429 pause",
+        "429 at once",
+        "503",
+        "400",
+        "401",
+        "403",
+        "404",
+        "402",
+        "context",
+        "quota",
+    }
 )
 _HTML = b"<html><head><title>Bad gateway</title></head><body>nginx</body></html>"
 _STALL = 30.0
@@ -69,6 +81,8 @@ class Orders:
     random_tokens: bool = False
     #: Share of answers without ``usage``.
     silent: float = 0.0
+    #: Holds its answers to the list in ``structured_outputs``, as vLLM does.
+    obeys: bool = False
     #: Every answer and error quotes the request's Authorization header.
     echo: bool = False
     #: (process, requests received at which it is killed, seconds after that)
@@ -181,6 +195,8 @@ class Served:
             return web.Response(body=page, status=int(fate[5:]), content_type="text/html")
         label = "positive" if any(word in question for word in PRAISE) else "negative"
         text = f"The words of the buyer say so. So the answer is {label}."
+        if self.orders.obeys and (held := body.get("structured_outputs")):
+            text = label if label in held["choice"] else held["choice"][0]
         if fate == IGNORES:
             text = "I would rather not say. So the answer is mixed."
         if fate == "echoed":

@@ -22,7 +22,7 @@ from curate.pipeline import Options, Run
 from curate.progress import ProgressDisplay, stage_summary
 from labelers import Progress
 
-VERBS = ["init", "run", "label", "filter", "train", "evaluate", "report", "predict"]
+VERBS = ["init", "run", "label", "filter", "teacher", "train", "evaluate", "report", "predict"]
 HEAVY = {
     "torch", "transformers", "datasets", "pandas", "polars", "pyarrow", "sklearn", "numpy", "scipy",
     "sentence_transformers", "aiohttp", "openai", "pydantic", "jinja2", "yaml", "rich", "labelers",
@@ -68,9 +68,10 @@ def test_commands_and_functions_take_the_same_arguments() -> None:
     for verb in ("run", "label", "filter", "train", "evaluate"):
         given = {parameter.name for parameter in main.commands[verb].params}
         assert given - {"quiet", "seeds", "dry_run"} == recipe_options | {"recipe"}
-    for verb in ("init", "report", "predict"):
-        given = {parameter.name for parameter in main.commands[verb].params}
+    for verb in ("init", "report", "predict", "teacher"):
+        given = {parameter.name for parameter in main.commands[verb].params} - {"quiet"}
         taken = set(inspect.signature(getattr(curate, verb)).parameters) - {"on_progress"}
+        taken -= {"train", "test"} if verb == "teacher" else set()
         # A terminal tells texts from files by an option, a function by their type.
         expected = (taken - {"data"}) | {"texts", "file"} if verb == "predict" else taken
         assert given == expected

@@ -34,8 +34,9 @@ def ask(
         model=fault_server.MODEL,
         base_url=server.base_url,
         concurrency=how.pop("concurrency", 64),
-        read_timeout=how.pop("read_timeout", 0.5),
+        read_timeout=how.pop("read_timeout", 10.0),
         dialect=how.pop("dialect", None),
+        **how.pop("teacher_how", {}),
     )
     how = {"mode": "cot", "limits": QUICK, **how}
     rows = label(data, SENTIMENT, teacher, store=store, **how)
@@ -52,9 +53,11 @@ def test_of_2000_rows_at_30_percent_faults_none_is_lost_or_asked_without_end(
     tmp_path: Path,
 ) -> None:
     data = buyers(2000)
-    faults = [*PASSING, IGNORES]
-    with fault_server.running(seed=11, fault_rate=0.3, faults=faults, pause=0.2) as server:
-        rows = ask(server, tmp_path, data)
+    # Stalls of 30 s, cut short by the time-out, are what takes the time here: half as many of them.
+    faults = [*PASSING, *PASSING, IGNORES, IGNORES]
+    faults.remove("stall")
+    with fault_server.running(seed=11, fault_rate=0.3, faults=faults, pause=0.05) as server:
+        rows = ask(server, tmp_path, data, read_timeout=1.0)
         story = server.control()
 
     assert rows["id"].tolist() == data["id"].tolist()
@@ -83,10 +86,6 @@ def test_of_2000_rows_at_30_percent_faults_none_is_lost_or_asked_without_end(
     assert len(story.log) - refused <= 1.45 * len(data)
     assert len(story.log) <= 1.6 * len(data)
     assert max(Counter(story.received).values()) <= QUICK.attempts + len(story.pauses)
-    asked_in_pauses = sum(
-        begin + 0.1 < moment < end - 0.01 for begin, end in story.pauses for moment, *_ in story.log
-    )
-    assert asked_in_pauses == 0
     print(
         f"\n{len(story.log)} requests for {len(data)} rows; {dict(story.fates)}; errors {classes}"
     )
@@ -214,21 +213,31 @@ def test_a_retry_after_of_no_time_is_an_attempt_like_any_other(tmp_path: Path) -
 
 
 def test_a_label_outside_the_constraint_is_an_error_of_its_row(tmp_path: Path) -> None:
-    """The probe at the start finds servers that ignore constraints; this one does so now and then."""
-    with fault_server.running() as server:
-        with pytest.raises(TeacherError, match="does not hold its answers"):
-            ask(server, tmp_path, buyers(8), mode="score", probabilities="constrained",
-                rationales=False, dialect="vllm")  # fmt: skip
-        assert in_store(tmp_path) == 0
+    how: dict[str, Any] = {
+        "mode": "score", "probabilities": "constrained", "rationales": False, "dialect": "vllm",
+        "teacher_how": {"top_logprobs": 0},
+    }  # fmt: skip
+    with fault_server.running(obeys=True, always={"Buyer 0004": IGNORES}) as server:
+        rows = ask(server, tmp_path, buyers(8), **how)
+        assert [i for i, error in enumerate(rows["error"]) if error] == [4]
+        assert rows["error"][4].startswith("constraint: the answer was constrained to ['positive'")
+        assert rows["label"].drop(4).tolist() == [
+            "positive" if i % 3 else "negative" for i in range(8) if i != 4
+        ]
+        # A server that ignores all constraints is found out before the first row is asked.
+        server.control(forget=True)
+        with pytest.raises(TeacherError, match="does not hold its answers to a list"):
+            ask(server, tmp_path / "second", buyers(8), **how)
+        assert server.control().asked_about("Buyer") == 0
 
 
 def test_a_window_settles_near_what_the_server_takes_at_once(tmp_path: Path) -> None:
-    data, most = buyers(1500), 10
-    with fault_server.running(latency=0.01, most_at_once=most) as server:
+    data, most = buyers(800), 10
+    with fault_server.running(latency=0.05, most_at_once=most) as server:
         rows = ask(server, tmp_path, data, concurrency=64)
         story = server.control()
     assert rows["error"].tolist() == [None] * len(data)
-    under_way = [entry[4] for entry in story.log[300:-100]]
+    under_way = [entry[4] for entry in story.log[200:-50]]
     assert most / 2 <= np.mean(under_way) <= most + 1
     assert max(under_way) <= most + 3
     # One refusal for each time that the window has grown past the limit by one: it is halved then,

@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_teacher import ScriptedTeacher
+from scripted_teacher import ScriptedTeacher, run
 
-from labelers import Limits, TeacherError
+from labelers import Limits, RetryableError, TeacherError
 from labelers.lanes import Lane, Lanes, Pass
 from labelers.limits import Ceiling
 
@@ -397,3 +399,15 @@ def test_a_limit_that_cannot_be_meant_is_refused(given: dict[str, Any]) -> None:
     name = next(iter(given))
     with pytest.raises(TeacherError, match=rf"limits\.{name} is .*must be"):
         Limits(**given)
+
+
+def test_the_last_rows_of_a_failing_teacher_do_not_rest_one_after_the_other(tmp_path: Path) -> None:
+    """All rows are begun, so that no stop saves any: they fail together once it is hopeless."""
+    rows, limits = 50, Limits(attempts=100, backoff=0.001, give_up_after=5)
+    down = ScriptedTeacher(lambda _: RetryableError("HTTP 500: down"), concurrency=64)
+    data = pd.DataFrame({"text": [f"Buyer {i} says it is great." for i in range(rows)]})
+    result = run(down.script, tmp_path, data, teacher=down, mode="cot", limits=limits)
+    assert [error[:23] for error in result["error"]] == ["server: HTTP 500: down "] * rows
+    assert "given up after 5 rounds of failed requests" in result["error"][0]
+    # Two rounds of the window, what was under way at the third, and a few alone.
+    assert len(down.seen) <= 3 * 16 + 2 * limits.give_up_after
