@@ -12,7 +12,7 @@ from zlib import crc32
 from labelers.limits import Ceiling, Limits
 from labelers.teachers import Checking, Teacher
 
-_FIRST_WINDOW = 16
+_FIRST_WINDOW = 32
 #: Failed rounds in a row from which on an endpoint rests before it is tried with a single request.
 _RESTS_FROM = 3
 

@@ -14,7 +14,7 @@ class Limits:
     """Limits of a labeling run.
 
     How many requests are under way at each endpoint adapts by itself between 1 and the teacher's
-    ``concurrency``: doubled from 16 until the first overload, then one more per round answered, and
+    ``concurrency``: doubled from 32 until the first overload, then one more per round answered, and
     halved at each overload (additive increase, multiplicative decrease: Chiu and Jain, 1989).
 
     Args:

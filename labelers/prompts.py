@@ -18,6 +18,8 @@ from labelers.tasks import LETTERS, Demonstration, Task, TaskError
 
 Api = Literal["chat", "completions"]
 Kind = Literal["score", "rationale", "cot"]
+#: What is asked, and what is answered.
+Turn = tuple[str, str]
 
 #: How a chain of thought announces its answer; the reading rule looks for the same words.
 ANSWER_MARKER = "So the answer is"
@@ -69,6 +71,7 @@ def build_request(
     temperature: float = 0.0,
     top_logprobs: int = 20,
     demonstrations: Sequence[Demonstration] | None = None,
+    turns: Sequence[Turn] | None = None,
     structured: Mapping[str, Any] | None = None,
     score_prompt: bool = False,
     token_logprobs: bool = False,
@@ -88,6 +91,7 @@ def build_request(
         temperature: Sampling temperature; 0 is greedy.
         top_logprobs: For ``score``: alternatives to be returned per position; 0 to ask for none.
         demonstrations: Worked examples for this row, in place of the task's.
+        turns: What :func:`demonstration_turns` made of the demonstrations, where that is known already.
         structured: Fields of the body that constrain the answer.
         score_prompt: For ``score`` by completion: whether the prompt's own tokens are to be scored,
             its last part being ``prefix``.
@@ -101,12 +105,7 @@ def build_request(
         "max_tokens": max_tokens,
         "temperature": temperature,
     }
-    # A demonstration without a rationale has nothing to show where a rationale is asked for.
-    shown = [
-        _turn(task, demonstration, kind)
-        for demonstration in (task.demonstrations if demonstrations is None else demonstrations)
-        if kind != "rationale" or demonstration.rationale
-    ]
+    shown = demonstration_turns(task, kind, demonstrations) if turns is None else turns
     question = _question(task, text, answer_text(task, label, choices) if label else None, kind)
     if api == "chat":
         messages = [{"role": "system", "content": _system(task, choices, kind)}]
@@ -140,6 +139,22 @@ def build_request(
     return Request(_PATHS[api], body, text)
 
 
+def demonstration_turns(
+    task: Task, kind: Kind, demonstrations: Sequence[Demonstration] | None = None
+) -> list[Turn]:
+    """Question and answer of each worked example, as this kind of request shows them.
+
+    Raises:
+        TaskError: If ``cot`` is asked and a demonstration has no rationale.
+    """
+    # A demonstration without a rationale has nothing to show where a rationale is asked for.
+    return [
+        _turn(task, demonstration, kind)
+        for demonstration in (task.demonstrations if demonstrations is None else demonstrations)
+        if kind != "rationale" or demonstration.rationale
+    ]
+
+
 def _cue(task: Task, kind: Kind) -> str:
     """The words after which a completion goes on."""
     return {"score": f"{task.answer_name}:", "rationale": "Why:", "cot": "Answer:"}[kind]
@@ -149,7 +164,7 @@ def _opens_bracket(task: Task, kind: Kind) -> bool:
     return kind == "score" and task.form == "letter"
 
 
-def _turn(task: Task, demonstration: Demonstration, kind: Kind) -> tuple[str, str]:
+def _turn(task: Task, demonstration: Demonstration, kind: Kind) -> Turn:
     choices = demonstration.choices or task.labels
     answer = answer_text(task, demonstration.label, choices)
     if kind == "score":

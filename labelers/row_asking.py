@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from labelers.answers import Reading, read_answer, read_rationale
@@ -19,7 +19,7 @@ from labelers.probabilities import (
     read_positions,
 )
 from labelers.prompt_scores import read_prompt_score, scored_labels
-from labelers.prompts import Kind, answer_text, build_request
+from labelers.prompts import Kind, Turn, answer_text, build_request, demonstration_turns
 from labelers.row_answers import RowAnswer
 from labelers.rows import Row
 from labelers.structured import constrained_text, structured_choice
@@ -57,10 +57,16 @@ class RowAsker:
     rationales: int
     max_rationale_tokens: int
     keep_reasoning: bool
+    _turns: dict[Kind, list[Turn]] = field(default_factory=dict)
 
     async def _ask(
         self, row: Row, answer: RowAnswer, kind: Kind, *, sample: int = 0, **how: Any
     ) -> Reply:
+        turns = self._turns.get(kind) if row.demonstrations is None else None
+        if turns is None:
+            turns = demonstration_turns(self.task, kind, row.demonstrations)
+            if row.demonstrations is None:
+                self._turns[kind] = turns
         request = build_request(
             self.task,
             row.shown,
@@ -68,7 +74,7 @@ class RowAsker:
             api=self.teacher.api,
             model=self.teacher.model,
             choices=row.choices,
-            demonstrations=row.demonstrations,
+            turns=turns,
             **how,
         )
         reply = await self.asker.ask(request, sample=sample)

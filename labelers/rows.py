@@ -147,12 +147,16 @@ def _choices(value: Any, i: int, known: dict[str, str]) -> tuple[str, ...]:
     choices = tuple(value)
     if not 2 <= len(choices) <= len(LETTERS):
         raise TaskError(f"row {i} has {len(choices)} choices: 2 to {len(LETTERS)} are allowed")
+    if all(map(str.strip, choices)) and _is_unicode("".join(choices)):
+        return choices if len(known) > _MOST_KNOWN else _shared(choices, known)
     for choice in choices:
         if not choice.strip() or not _is_unicode(choice):
             raise TaskError(f"row {i} has the empty choice {choice!r}: every choice needs a word")
-    if len(known) > _MOST_KNOWN:
-        return choices
-    # Options recur from row to row: one text serves all of them.
+    return choices
+
+
+def _shared(choices: tuple[str, ...], known: dict[str, str]) -> tuple[str, ...]:
+    """Options recur from row to row: one text serves all of them."""
     return tuple(known.setdefault(choice, choice) for choice in choices)
 
 
