@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from labelers.answer_rules import AnswerRule, Equation, JsonField, Number, Pattern
-from labelers.asking import Progress
 from labelers.batches import OpenAIBatch
 from labelers.budget import Budget
 from labelers.calibrated_rows import CalibrationReport, calibrate
@@ -29,6 +28,7 @@ from labelers.llama_cpp import LlamaCpp
 from labelers.openai_api import OpenAICompatible
 from labelers.prices import known_prices
 from labelers.privacy import PrivacyError, Redaction
+from labelers.progress import Progress
 from labelers.quotes import Quote, quote
 from labelers.recorded import label_recorded
 from labelers.store import Exchange, Store, StoreError

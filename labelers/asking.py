@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
 
-import orjson
-
-from labelers.answers import split_thinking
 from labelers.budget import Budget, Ledger, ledger_path
 from labelers.claims import Claims
 from labelers.lanes import Lanes, Pass
 from labelers.limits import Limits
+from labelers.progress import Progress
 from labelers.prompts import Request
+from labelers.replies import Reply, parse_answer
 from labelers.store import Store, StoreError, canonical, exchange_key
 from labelers.teachers import (
     Adapting,
@@ -31,129 +25,12 @@ from labelers.teachers import (
     TeacherError,
 )
 
-T = TypeVar("T")
 #: Pauses that one request may meet: a server that only ever asks for pauses is not waited for without end.
 _MOST_PAUSES = 60
 #: Seconds between two looks at whether another process has its answer, and the longest that is waited.
 _LOOK, _LONGEST_LOOKING = 0.05, 900.0
 #: Most tokens, prompts and answers together, that a check at the start may take.
 START_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a labeling run is.
-
-    Attributes:
-        phase: ``label`` or ``rationale``.
-        done: Rows finished in this phase, failed ones included.
-        total: Rows of this phase.
-        asked: Requests answered by the teacher in this run.
-        reused: Requests answered by the store.
-        retries: Attempts that failed and were made again.
-        failed: Rows that ended with an error.
-        prompt_tokens: Tokens read by the teacher in this run (reused answers not counted).
-        completion_tokens: Tokens written by it in this run.
-        cost_usd: Cost of this run so far; None where the teacher has no prices.
-        notes: What the user should know about how the labels were made.
-        paused: Seconds of pause that an endpoint has just asked for; 0 when answers flow.
-    """
-
-    phase: str
-    done: int
-    total: int
-    asked: int
-    reused: int
-    retries: int
-    failed: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    notes: tuple[str, ...] = ()
-    paused: float = 0.0
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass
-class Reply:
-    """A response body, parsed, and where it lies in the store."""
-
-    body: dict[str, Any]
-    key: bytes
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        """The first choice."""
-        choice: dict[str, Any] = self.body["choices"][0]
-        return choice
-
-    @cached_property
-    def _parts(self) -> tuple[str | None, str]:
-        choice = self.choice
-        message = choice.get("message")
-        if not isinstance(message, dict):
-            return split_thinking(choice.get("text") or "")
-        thought, text = split_thinking(message.get("content") or "")
-        for name in ("reasoning", "reasoning_content"):
-            if isinstance(message.get(name), str) and message[name].strip():
-                return message[name], text
-        return thought, text
-
-    @property
-    def text(self) -> str:
-        """What the teacher wrote as its answer, without what it thought before."""
-        return self._parts[1]
-
-    @property
-    def reasoning(self) -> str | None:
-        """What a reasoning teacher thought before it answered: a field of its own, or ``<think>``."""
-        return self._parts[0]
-
-    @property
-    def has_logprobs(self) -> bool:
-        """Whether token probabilities came with it."""
-        return isinstance(self.choice.get("logprobs"), dict)
-
-    @property
-    def finish_reason(self) -> str | None:
-        """Why it stopped: ``stop``, ``length``, …"""
-        reason = self.choice.get("finish_reason")
-        # One text for all rows, not one for each.
-        return None if reason is None else sys.intern(str(reason))
-
-    @property
-    def usage(self) -> dict[str, Any] | None:
-        """The server's own count, if it gives one."""
-        usage = self.body.get("usage")
-        counted = isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int)
-        return usage if counted else None
-
-    @property
-    def counted(self) -> tuple[int, int] | None:
-        """Prompt and completion tokens, if the server says both of them."""
-        usage = self.usage or {}
-        counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-        known = [
-            count
-            for count in counts
-            if isinstance(count, int) and not isinstance(count, bool) and count >= 0
-        ]
-        return (known[0], known[1]) if len(known) == 2 else None
-
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """Prompt and completion tokens as the server counts them; 0 where it does not say."""
-        usage = self.usage
-        if usage is None:
-            return 0, 0
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        return _count(prompt), _count(completion)
-
-
-def _count(value: object) -> int:
-    return max(value, 0) if isinstance(value, int) else 0
 
 
 @dataclass
@@ -384,7 +261,7 @@ class Asker:
         try:
             answer = await teacher.send(request.path, body)
             refused = False
-            reply = Reply(_parse(answer), key)
+            reply = Reply(parse_answer(answer), key)
             if (spent := reply.counted) is not None:
                 entry.correct(sum(spent))
             if entry.lane.checking is not None:
@@ -483,68 +360,3 @@ class Asker:
         if self._started:
             await self.teacher.close()
             self._started = False
-
-
-def _parse(answer: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(answer)
-    except orjson.JSONDecodeError as error:
-        raise RetryableError(f"the answer is not JSON: {answer[:80]!r}") from error
-    choices = body.get("choices") if isinstance(body, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise RetryableError(f"the answer holds no choices: {answer[:80]!r}")
-    choice = choices[0]
-    message = choice.get("message")
-    holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
-    if name not in holder or not isinstance(holder[name], str | None):
-        raise RetryableError(f"the answer's choice holds no text: {answer[:80]!r}")
-    parsed: dict[str, Any] = body
-    return parsed
-
-
-async def each(
-    items: Sequence[T], work: Callable[[T], Awaitable[None]], *, concurrency: int
-) -> None:
-    """Run ``work`` over ``items`` with that many under way; the first exception ends it all."""
-    waiting = iter(items)
-
-    async def worker() -> None:
-        for item in waiting:
-            await work(item)
-
-    workers = [asyncio.create_task(worker()) for _ in range(max(1, min(concurrency, len(items))))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also from within a notebook's running event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    loop = asyncio.new_event_loop()
-
-    def work() -> T:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            return runner.run(coroutine)
-
-    pool = ThreadPoolExecutor(1)
-    try:
-        return pool.submit(work).result()
-    except KeyboardInterrupt:
-        # It is the thread that waits which is interrupted; the one that works must be told.
-        with suppress(RuntimeError):  # its loop may just have ended
-            loop.call_soon_threadsafe(_cancel_all, loop)
-        raise
-    finally:
-        pool.shutdown()
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()

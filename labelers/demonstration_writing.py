@@ -14,9 +14,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from labelers.answers import read_answer, read_rationale
-from labelers.asking import Asker, each, run_sync
+from labelers.asking import Asker
 from labelers.budget import Budget
 from labelers.columns import read_column, require_columns, to_dataset
+from labelers.concurrency import each, run_sync
 from labelers.equations import same_value
 from labelers.limits import Limits
 from labelers.prompts import ANSWER_MARKER, build_request

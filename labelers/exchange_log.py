@@ -14,8 +14,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from labelers.asking import Reply
 from labelers.exchanges import Exchange, read_line, stamp
+from labelers.replies import Reply
 from labelers.store import Store
 from labelers.teachers import Prices
 

@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from labelers.asking import Asker, OnProgress, run_sync
+from labelers.asking import Asker
 from labelers.budget import Budget
+from labelers.concurrency import run_sync
 from labelers.generation_results import Generation
 from labelers.generation_rounds import Redact, Rounds
 from labelers.generation_seeds import plan_cells, read_seeds
 from labelers.limits import Limits
 from labelers.novelty import Forbidden, Nearness, words
+from labelers.progress import OnProgress
 from labelers.store import Store
 from labelers.tasks import Task, TaskError
 from labelers.teachers import Teacher

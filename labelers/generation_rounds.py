@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from labelers.asking import Asker, OnProgress, Reply, each
+from labelers.asking import Asker
+from labelers.concurrency import each
 from labelers.generation_prompts import (
     Frame,
     Seed,
@@ -22,7 +23,9 @@ from labelers.generation_prompts import (
 from labelers.generation_results import Generation, GenerationReport, Rejection, as_dataset
 from labelers.generation_seeds import Cell
 from labelers.novelty import Forbidden, Nearness, is_text, words
+from labelers.progress import OnProgress
 from labelers.prompts import Request
+from labelers.replies import Reply
 from labelers.store import canonical
 from labelers.tasks import Task
 from labelers.teachers import RowError, Teacher

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from labelers.answers import read_answer
-from labelers.asking import Asker, OnProgress, Progress, each, run_sync
+from labelers.asking import Asker
 from labelers.batches import OpenAIBatch
 from labelers.budget import Budget
 from labelers.calibrations import BatchCalibration, ContextualCalibration
+from labelers.concurrency import each, run_sync
 from labelers.demonstrations import Demonstrations
 from labelers.equations import same_value
 from labelers.limits import Limits
+from labelers.progress import OnProgress, Progress
 from labelers.prompts import demonstrated
 from labelers.row_answers import RowAnswer
 from labelers.row_asking import SAMPLING_TEMPERATURE, Probabilities, RowAsker, VoteRule

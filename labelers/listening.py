@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
-from labelers.asking import Asker, Reply
+from labelers.asking import Asker
 from labelers.exchange_log import rate, seconds_of, tokens
 from labelers.exchanges import canonical
 from labelers.prompts import Request
+from labelers.replies import Reply
 from labelers.row_answers import RowAnswer
 from labelers.row_asking import RowAsker
 from labelers.rows import Row

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelers.asking import run_sync
+from labelers.concurrency import run_sync
 from labelers.exchange_log import request_turns
 from labelers.labeling import Calibration, LabelingRun, Mode, Redact, check_fit, prepared
 from labelers.limits import Limits

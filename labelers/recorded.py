@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labelers.answers import read_answer
-from labelers.asking import Progress
+from labelers.progress import Progress
 from labelers.row_answers import RowAnswer
 from labelers.rows import as_dataset, read_rows
 from labelers.tasks import Task, TaskError

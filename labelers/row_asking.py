@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from labelers.answers import Reading, read_answer, read_rationale
-from labelers.asking import Asker, Reply
+from labelers.asking import Asker
 from labelers.probabilities import (
     OPENING,
     LabelDistribution,
@@ -20,6 +20,7 @@ from labelers.probabilities import (
 )
 from labelers.prompt_scores import read_prompt_score, scored_labels
 from labelers.prompts import Kind, Turn, answer_text, build_request, demonstration_turns
+from labelers.replies import Reply
 from labelers.row_answers import RowAnswer
 from labelers.rows import Row
 from labelers.structured import constrained_text, structured_choice
