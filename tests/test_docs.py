@@ -50,6 +50,7 @@ from curate.recipe_teachers import (
     ShownSection,
     VLLMSection,
 )
+from curate.recipe_trials import TrialsSection
 
 REPO = Path(__file__).parents[1]
 PAGES = sorted(
@@ -144,6 +145,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "### `engine: ensemble`": EnsembleSection,
     "### `engine: cascade`": CascadeSection,
     "## `generate`": GenerateSection,
+    "## `trials`": TrialsSection,
     "## `privacy`": PrivacySection,
     "## `student`": StudentSection,
 }
