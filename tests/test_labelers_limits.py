@@ -209,19 +209,19 @@ def test_a_server_without_limit_gets_the_full_concurrency_within_a_few_rounds() 
     simulation = Simulation(10**6, concurrency=256, requests=4000)
     assert simulation.refused == 0
     assert max(simulation.under_way) == 256
-    # 16, 32, 64, 128, 256: full after four rounds of about a second.
-    assert simulation.under_way.index(256) <= 16 + 32 + 64 + 128 + 256
+    # 32, 64, 128, 256: full after three rounds of about a second.
+    assert simulation.under_way.index(256) <= 32 + 64 + 128 + 256
     assert simulation.seconds <= 4000 / 256 * 1.2 + 6
 
 
 def test_refusals_of_one_moment_halve_the_window_once() -> None:
     lane = Lane(teacher(32), 0, Limits())
-    entries = [lane.enter(1, 10.0) for _ in range(16)]
+    entries = [lane.enter(1, 10.0) for _ in range(32)]
     for entry in entries:
         lane.overloaded(entry.sent, 11.0)
-    assert lane.window == 8.0
+    assert lane.window == 16.0
     lane.overloaded(11.5, 12.0)
-    assert lane.window == 4.0
+    assert lane.window == 8.0
     for _ in range(10):
         lane.overloaded(13.0, 13.0)
     assert lane.window == 1.0
@@ -410,4 +410,4 @@ def test_the_last_rows_of_a_failing_teacher_do_not_rest_one_after_the_other(tmp_
     assert [error[:23] for error in result["error"]] == ["server: HTTP 500: down "] * rows
     assert "given up after 5 rounds of failed requests" in result["error"][0]
     # Two rounds of the window, what was under way at the third, and a few alone.
-    assert len(down.seen) <= 3 * 16 + 2 * limits.give_up_after
+    assert len(down.seen) <= 3 * 32 + 2 * limits.give_up_after
