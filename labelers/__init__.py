@@ -22,6 +22,8 @@ from labelers.demonstrations import Demonstrations, RandomDemonstrations, Simila
 from labelers.ensembles import merge
 from labelers.equations import equation_value, same_value
 from labelers.generation import generate
+from labelers.generation_agreement import Agreement, agreement
+from labelers.generation_results import Generation, GenerationReport
 from labelers.labeling import label
 from labelers.limits import Limits
 from labelers.llama_cpp import LlamaCpp
@@ -39,6 +41,7 @@ from labelers.votes import Vote, VoteError, tally
 
 __all__ = [
     "VLLM",
+    "Agreement",
     "AnswerRule",
     "BatchCalibration",
     "Budget",
@@ -51,6 +54,8 @@ __all__ = [
     "Equation",
     "Exchange",
     "Fleet",
+    "Generation",
+    "GenerationReport",
     "IsotonicCalibration",
     "JsonField",
     "Limits",
@@ -79,6 +84,7 @@ __all__ = [
     "Vote",
     "VoteError",
     "Written",
+    "agreement",
     "brier",
     "calibrate",
     "calibration_error",

@@ -24,7 +24,7 @@ from labelers.progress import OnProgress, Progress
 from labelers.prompts import demonstrated
 from labelers.row_answers import RowAnswer
 from labelers.row_asking import SAMPLING_TEMPERATURE, Probabilities, RowAsker, VoteRule
-from labelers.rows import Row, as_dataset, read_rows, refuse_clash
+from labelers.rows import GENERATED, Row, as_dataset, read_rows, refuse_clash
 from labelers.store import Store
 from labelers.structured import probe
 from labelers.tasks import Task, TaskError, plain
@@ -409,8 +409,8 @@ class LabelingRun:
                 self.answers[i].take_likeliest(choices)
 
     def _batch_calibration(self, size: int, members: list[int]) -> BatchCalibration | None:
-        """Fitted without test rows; None, and a note, where there are too few others."""
-        fitted_on = [i for i in members if self.rows[i].split != "test"]
+        """Fitted without test rows and rows that a teacher wrote; None, and a note, with too few others."""
+        fitted_on = [i for i in members if self.rows[i].split not in ("test", GENERATED)]
         if len(fitted_on) < CALIBRATION_MINIMUM:
             self.notes.append(
                 f"{len(members)} rows with {size} choices were not calibrated: "

@@ -34,6 +34,8 @@ LABEL_COLUMNS = {
     "rationales": "texts",
     "error": "string",
 }
+#: The column ``source`` of rows that a teacher wrote: they say nothing of how common labels are.
+GENERATED = "generated"
 #: A dataset that has these was labelled before, maybe by a version that wrote fewer columns.
 _MARKS = ("label", "prompt_key", "finish_reason", "error")
 _ANSWERS_AT_ONCE = 4096
@@ -44,7 +46,8 @@ _MOST_KNOWN = 50_000
 class Row:
     """What a teacher may see of a row, and the split it belongs to.
 
-    ``shown`` is the input as it is sent: without what was redacted. ``demonstrations`` are those
+    ``split`` is "generated" for a row that a teacher wrote, whichever split it is in. ``shown`` is the
+    input as it is sent: without what was redacted. ``demonstrations`` are those
     chosen for this row, or None for the task's.
     """
 
@@ -78,6 +81,7 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
     columns = {name: _column(dataset, name) for name in needed}
     options = _column(dataset, options_column) if options_column else None
     splits = _column(dataset, "split") if "split" in names else None
+    sources = _column(dataset, "source") if "source" in names else None
     rows = []
     known: dict[str, str] = {}
     for i in range(len(dataset)):
@@ -91,7 +95,10 @@ def read_rows(dataset: datasets.Dataset | pd.DataFrame, task: Task) -> list[Row]
         if not _is_unicode(text):
             raise TaskError(f"row {i} has the input {text[:80]!r}, which is not valid Unicode")
         choices = task.labels if options is None else _choices(options[i], i, known)
-        rows.append(Row(text, choices, splits[i] if splits else None, text))
+        split = splits[i] if splits else None
+        if sources and sources[i] == GENERATED:
+            split = GENERATED
+        rows.append(Row(text, choices, split, text))
     return rows
 
 

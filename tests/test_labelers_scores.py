@@ -138,6 +138,14 @@ def test_batch_calibration_is_fitted_without_the_test_rows(tmp_path: Path) -> No
     assert set(raw["label"]) == {"positive"}
 
 
+def test_rows_that_a_teacher_wrote_do_not_bend_the_calibration(tmp_path: Path) -> None:
+    written = many(40).tail(9).assign(source="generated", split="train")
+    data = pd.concat([many(30).assign(source="reviews.csv"), written], ignore_index=True)
+    rows = run(lean, tmp_path, data, rationales=False)
+    assert rows["label_probs"][0] == pytest.approx([1 / 3, 2 / 3])
+    assert rows["label_probs"][38] == pytest.approx([0.75, 0.25])
+
+
 @pytest.mark.parametrize("rationales", [True, False])
 def test_too_few_rows_are_not_calibrated_and_a_note_says_so(
     tmp_path: Path, rationales: bool
