@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import labelers
 from curate.dependencies import answers_depend_on
 from curate.evaluation import SYSTEMS, judge, predict_test_rows, score, write_cards
 from curate.exceptions import CurateError
-from curate.generation import add_generated, add_pool, load_pool
+from curate.generation import add_generated, add_pool, load_pool, share_kept
 from curate.labeling import label_rows
 from curate.recipe import Recipe, load_recipe, parse_recipe
 from curate.references import check_models, files_mark
@@ -205,6 +207,13 @@ class _Pipeline:
                 store=self.store,
                 on_progress=self.tell,
             )
+            if self.recipe.generate is not None:
+                found = labelers.agreement(frame, frame)
+                info["generated"] = dataclasses.asdict(found)
+                info["notes"].append(
+                    f"of {found.rows} rows that the teacher wrote for a label, {found.agreed} were then "
+                    "given it"
+                )
             self.run.write_table("labeled.parquet", frame)
             return info
 
@@ -238,6 +247,12 @@ class _Pipeline:
                 cache=self.store / "embeddings",
                 on_progress=self.tell,
             )
+            if self.recipe.generate is not None:
+                written = info["generated"] = share_kept(frame)
+                info["warnings"].append(
+                    f"Of {written['rows']} rows that the teacher wrote {written['kept']} are kept; they are "
+                    f"{written['of_training_set']:.1%} of the training set."
+                )
             self.run.write_table("decisions.parquet", decisions)
             self.run.write_table("curated.parquet", frame)
             return info

@@ -165,6 +165,7 @@ def test_the_teacher_writes_rows_that_are_labelled_like_any_other(
     stages = json.loads((tmp_path / "run" / "stages.json").read_text())
     told = stages["generated"]["info"]
     assert told["accepted"] == 1
+    assert stages["labeled"]["info"]["generated"]["rows"] == 1
     assert told["requests"] == 8
 
 
@@ -295,3 +296,18 @@ def test_calibration_on_gold_needs_gold() -> None:
     del recipe["data"]["gold"]
     with pytest.raises(RecipeError, match=r"fitted on human labels, and data\.gold is not set"):
         parse_recipe(recipe)
+
+
+def test_the_share_of_written_rows_that_is_kept_is_reported(tmp_path: Path, server: Server) -> None:
+    generate = {"labels": {"negative": 2}, "max_requests": 4}
+    path = write_recipe(
+        tmp_path,
+        recipe_with(asked(server, rationales=False, calibration=None), generate=generate),
+    )
+    done = curate.filter(path, output=tmp_path / "run")
+    told = done.stages["curated"]["generated"]
+    assert (told["rows"], told["kept"]) == (1, 1)
+    assert any(
+        "Of 1 rows that the teacher wrote 1 are kept" in w
+        for w in done.stages["curated"]["warnings"]
+    )
