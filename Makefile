@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo demo-full test test-slow test-vllm benchmark-labeling lint format clean
+.PHONY: help install demo demo-full test test-slow test-vllm benchmark-labeling benchmark-dedupe lint format clean
 
 help:
 	@echo "make demo       distil a student from an offline teacher: no key, no GPU, no model hub"
@@ -40,6 +40,10 @@ test-vllm: $(STAMP)
 # With the other clients: make benchmark-labeling PEERS="--peer curator=/path/to/its/bin/python"
 benchmark-labeling: $(STAMP)
 	$(BIN)/python benchmarks/label_throughput.py $(PEERS)
+
+# With the other dedupers: make benchmark-dedupe PEERS="--peer datasketch=/path/to/its/bin/python"
+benchmark-dedupe: $(STAMP)
+	$(BIN)/python benchmarks/dedupe.py $(PEERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

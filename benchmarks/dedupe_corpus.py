@@ -10,14 +10,16 @@ Seven in ten rows are bases, each a group of its own. The others are made from a
     paraphrase  every sentence in another wording, the facts the same
     contrast    the word that carries the verdict flipped, and the label with it: these must stay
 
-No base has more than one such row, except that every tenth contrast row has an exact copy. So of a base and its
-row (contrast apart) exactly one should survive, and no (group, label) should be left without a row.
+No base has more than one such row, except that every tenth contrast row has an exact copy. So of a base and
+its row (contrast apart) exactly one should survive, and no (group, label) should be left without a row. Every
+sentence holds a name of two made-up words, so that two bases do not become duplicates by chance.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -53,6 +55,10 @@ PLAIN = [
     ("Every {time} the {person} carries {name} from the {place} to the garage.",
      "From the {place} to the garage: that is the way {name} travels with the {person} each {time}."),
 ]  # fmt: skip
+PLAIN += [
+    ("{name} sent us a spare {part}.", "A second {part} came from {name}."),
+    ("We keep it in the {place} with {name}.", "With {name} it stays in the {place}."),
+]
 JUDGING = [
     ("All in all the {name} has been {verdict}, though we use it {often}.",
      "Used {often} as it is, {name} is {verdict} in the end."),
@@ -97,7 +103,8 @@ class _Values(dict[str, str]):
 
     def __missing__(self, slot: str) -> str:
         if slot == "name":
-            value = "".join(self.draw.choices(_SYLLABLES, k=3)).capitalize()
+            first, last = self.draw.choices(_SYLLABLES, k=3), self.draw.choices(_SYLLABLES, k=3)
+            value = f"{''.join(first).capitalize()} {''.join(last).capitalize()}"
         elif slot == "number":
             value = str(self.draw.randrange(3, 990))
         else:
@@ -170,6 +177,30 @@ def make_corpus(rows: int, seed: int = 0) -> pd.DataFrame:
                 made.append((made[-1][0], theirs, "exact", group))
         group += 1
     del made[rows:]
+    draw.shuffle(made)
+    frame = pd.DataFrame(made, columns=["input", "label", "kind", "group"])
+    frame.insert(0, "id", [f"row-{number:08d}" for number in range(len(frame))])
+    return frame
+
+
+def plant(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Plant the same kinds of rows, paraphrases apart, among texts that are given.
+
+    A contrast row has another word in one place, and another of the labels.
+    """
+    draw = random.Random(seed)
+    kinds, distinct = [kind for kind in SHARES if kind != "paraphrase"], sorted(set(labels))
+    made: list[tuple[str, str, str, int]] = []
+    for group, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        made.append((text, label, "base", group))
+        if draw.random() >= 0.4 or len(text.split()) < 3:
+            continue
+        kind = draw.choice(kinds)
+        if kind == "contrast":
+            theirs = draw.choice([other for other in distinct if other != label])
+            made.append((_replace(draw, text, 1, ""), theirs, kind, group))
+        else:
+            made.append((_vary(draw, kind, text, "", ""), label, kind, group))
     draw.shuffle(made)
     frame = pd.DataFrame(made, columns=["input", "label", "kind", "group"])
     frame.insert(0, "id", [f"row-{number:08d}" for number in range(len(frame))])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from curate.dedupe_command import dedupe
 from curate.teacher_command import teacher
 from curate.teacher_log import log
 
@@ -157,12 +158,62 @@ def _quote(recipe: Path, options: dict[str, Any]) -> None:
 
 @main.command()
 @_recipe_options
-def filter(recipe: Path, quiet: bool, **options: Any) -> None:
-    """Go on to the curated training set."""
+@click.option("--explain", metavar="ID", help="Say why a row of the run is kept or dropped.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="FILTER.ARG=VALUE",
+    help="Say what another threshold would change; nothing is computed anew or written.",
+)
+@click.option(
+    "--diff",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Say which rows another run decides otherwise.",
+)
+@click.option(
+    "--self-test", is_flag=True,
+    help="Plant changes in a sample of the rows and show what each filter makes of them.",
+)  # fmt: skip
+def filter(
+    recipe: Path, quiet: bool, explain: str | None, thresholds: Sequence[str], diff: Path | None,
+    self_test: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Go on to the curated training set, or look into the decisions of a run.
+
+    With one of --explain, --threshold and --diff nothing is run: what is asked is read off the run's
+    files, and RECIPE may also be the folder of a complete run. --self-test needs labelled rows.
+    """
+    if explain is not None or thresholds or diff is not None or self_test:
+        _look(recipe, quiet, explain, thresholds, diff, self_test, options)
+        return
     done = _do("filter", recipe, quiet, **options)
     click.echo(
         f"curated rows: {done.folder / 'curated.parquet'}\nevidence:     {done.folder / 'decisions.parquet'}"
     )
+
+
+def _look(
+    recipe: Path, quiet: bool, explain: str | None, thresholds: Sequence[str], diff: Path | None,
+    self_test: bool, options: dict[str, Any],
+) -> None:  # fmt: skip
+    from curate import filter_command
+    from curate.chatter import quiet_libraries
+    from curate.progress import ProgressDisplay
+
+    quiet_libraries()
+    place: dict[str, Any] = {"overrides": options["overrides"], "output": options["output"]}
+    if explain is not None or thresholds or diff is not None:
+        click.echo(
+            filter_command.look(recipe, explain=explain, thresholds=thresholds, diff=diff, **place)
+        )
+    if self_test:
+        with ProgressDisplay(quiet=quiet) as display:
+            found = filter_command.self_test(
+                recipe, store=options["store"], on_progress=display, **place
+            )
+        click.echo(str(found))
 
 
 @main.command()
@@ -216,6 +267,7 @@ def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[
         )
 
 
+main.add_command(dedupe)
 main.add_command(log)
 main.add_command(teacher)
 

@@ -100,6 +100,7 @@ def _with_written(
         task,
         teacher,
         wanted=section.demonstrations.written,
+        redact=recipe.privacy.redaction().redact if recipe.privacy else None,
         store=store,
         limits=limits,
         budget=labelers.Budget(**budget.model_dump()) if budget else None,
@@ -110,7 +111,9 @@ def _with_written(
     changed = dataclasses.replace(
         task, demonstrations=(*task.demonstrations, *written.demonstrations)
     )
+    failures = ", ".join(f"{n} {reason}" for reason, n in written.failures.items())
     return changed, (
         f"{len(written.demonstrations)} demonstrations were written by the teacher for train rows, with the "
         f"right answer shown to it; {written.tried} were tried, and those kept after which it answers right"
+        + (f" (not kept: {failures})" if failures else "")
     )

@@ -60,6 +60,12 @@ def dry_run(recipe: Path, *, overrides: Sequence[str] = (), store: Path | None =
     )  # fmt: skip
     splits = {str(name): int(n) for name, n in examples["split"].value_counts().items()}
     told = [f"{len(examples):,} rows: {', '.join(f'{n:,} {name}' for name, n in splits.items())}"]
+    if (wanted := checked.generate) is not None:
+        rows = sum(wanted.labels.values())
+        told.append(
+            f"{rows:,} rows are to be generated first, in up to {wanted.max_requests or 4 * rows:,} requests: "
+            "neither these nor the labels of the new rows are in the figures below"
+        )
     for section, task, note in _asked(checked):
         told.append("")
         if isinstance(section, RecordedSection):

@@ -215,6 +215,15 @@ def generate_rows(
         if len(shown) < 3:
             shown.append(rejection.text[:200])
     info = {**asdict(result.report), "seeded_by": by, "teacher": teacher.name}
+    if short := sum(result.report.shortfall.values()):
+        left_out = ", ".join(f"{n} {reason}" for reason, n in result.report.rejected.items())
+        failed = rejected.get("error")
+        left_out += f"; the first error: {failed[0]}" if failed else ""
+        info["notes"] = [
+            f"{short} of the {result.report.wanted} rows wanted were not had in {result.report.requests} "
+            f"requests; left out: {left_out or 'none'}. generate.max_requests, attributes and temperature "
+            "bring more"
+        ]
     return rows, {**info, "examples_rejected": rejected}
 
 

@@ -22,6 +22,7 @@ from curate.recipe_teachers import (
 from curate.splits import normalised
 from curate.tables import read_log
 from curate.teachers import build_teacher
+from labelers.votes import same_answer
 
 if TYPE_CHECKING:
     import datasets
@@ -72,6 +73,10 @@ def label_rows(
             "instruction and labels, or to the teacher"
         )
     kinds = Counter(error.split(":", 1)[0] for error in errors)
+    others = [error for error in errors if not error.startswith("budget:")]
+    if others:
+        rows = "1 row has" if len(others) == 1 else f"{len(others)} rows have"
+        stage.notes.append(f"{rows} no label; the first error: {others[0]}")
     if kinds["budget"]:
         stage.notes.append(
             f"{kinds['budget']} rows were not asked, because the budget is spent: raise teacher.budget and "
@@ -119,6 +124,7 @@ class _Stage:
             "prompt_tokens": sum(call.prompt_tokens for call in calls),
             "completion_tokens": sum(call.completion_tokens for call in calls),
             "cost_usd": sum(costs) if costs else None,
+            "unfinished": sum(call.unfinished for call in calls),
         }
 
     def one(
@@ -234,6 +240,8 @@ class _Stage:
         copies = [
             self.one(member.teacher, member_task(self.recipe, member)) for member in section.members
         ]
+        for copy in copies:
+            self._tell_of_failures(copy)
         merged = labelers.merge(
             copies,
             weights=[member.weight for member in section.members],
@@ -242,13 +250,24 @@ class _Stage:
         )
         agreements = [a for a in merged["agreement"] if a is not None]
         mean = sum(agreements) / len(agreements) if agreements else 0.0
-        split = sum(a < 1 for a in agreements)
+        split = sum(
+            len({same_answer(v) for v in votes if v is not None}) > 1 for votes in merged["votes"]
+        )
         self.facts["ensemble"] = {"agreement": mean, "disagreed": split}
         self.notes.append(
             f"{len(copies)} teachers: they disagree on {split} of {len(agreements)} rows; the mean agreement "
             f"is {mean:.3f}"
         )
         return merged
+
+    def _tell_of_failures(self, labelled: datasets.Dataset) -> None:
+        """Note the rows without a label of one of several teachers: another's label hides them."""
+        errors = [error for error in labelled["error"] if error is not None]
+        if errors:
+            self.notes.append(
+                f"{labelled['teacher'][0]} gave no label for {len(errors)} of {len(labelled)} rows; the "
+                f"first error: {errors[0]}"
+            )
 
     def cascade(self, section: CascadeSection) -> datasets.Dataset:
         """Label with the cheap teacher, and with the dear one where that is not sure."""
@@ -261,6 +280,7 @@ class _Stage:
             )
             return cheap
         dear = self.one(section.dear, task, asked)
+        self._tell_of_failures(dear)
         gold = [g if isinstance(g, str) else None for g in self.examples["gold"]]
         report = labelers.report_cascade(cheap, dear, asked, gold)
         self.facts["cascade"] = _plain(dataclasses.asdict(report))
@@ -276,7 +296,9 @@ def _cascade_note(report: labelers.CascadeReport) -> str:
     words = [f"cascade: the dear teacher was asked {report.asked} of {report.rows} rows"]
     if report.tokens_all_dear:
         share = report.tokens / report.tokens_all_dear
-        words.append(f"{report.tokens:,} tokens, {share:.0%} of what it would take for all rows")
+        words.append(
+            f"both took {report.tokens:,} tokens, {share:.0%} of what the dear one would take for all rows"
+        )
     if report.saved_usd is not None and report.all_dear_usd is not None:
         words.append(f"{report.saved_usd:.4f} of {report.all_dear_usd:.4f} US dollars saved")
     if report.cheap.value is not None and report.cascade.value is not None:

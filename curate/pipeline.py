@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Raised by one when a stage's code changes what it writes, so that old files are not reused.
-_VERSION = 1
+_VERSION = 2
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
@@ -187,7 +188,11 @@ class _Pipeline:
             self.run.write_table("generated.parquet", rows)
             return info
 
-        self.stage("generated", "generated.parquet", depends, work)
+        # Requests that failed, or that no budget was left for, may be answered now.
+        self.stage(
+            "generated", "generated.parquet", depends, work,
+            settled=lambda info: not info["rejected"].get("error"),
+        )  # fmt: skip
         self.examples_hash = fingerprint(
             self.examples_hash, table_hash(self.run.read_table("generated.parquet"))
         )
@@ -228,11 +233,13 @@ class _Pipeline:
                 else []
             ),
         ]
-        # Rows that a busy server failed on, or that no budget was left for, may be answered now; all
-        # others are in the store.
+        # Rows that a busy server failed on, or that no budget was left for, may be answered now, be it
+        # by one of several teachers or with a rationale; all others are in the store.
         self.stage(
             "labeled", "labeled.parquet", depends, work,
-            settled=lambda info: not {"server", "budget"} & info["errors"].keys(),
+            settled=lambda info: (
+                not {"server", "budget"} & info["errors"].keys() and not info.get("unfinished")
+            ),
         )  # fmt: skip
 
     def curated(self) -> None:
@@ -258,7 +265,11 @@ class _Pipeline:
             return info
 
         embedder = self.recipe.embedder, files_mark(self.recipe.embedder, "embedder", self.base)
+        review = self.recipe.data.review
         depends = [self.labeled_hash, self.recipe.filters, embedder, self.recipe.seed]
+        if review is not None:
+            path = self.base / review
+            depends.append(sha256(path.read_bytes()).hexdigest() if path.exists() else review)
         self.stage("curated", "curated.parquet", depends, work)
 
     def student(self) -> None:

@@ -159,7 +159,7 @@ def stage_summary(stage: str, info: Mapping[str, Any]) -> str:
             f"{info['accepted']:,} rows written, {info['requests']:,} answers asked or in the store"
         )
     if stage == "labeled":
-        cost = f", {info['cost_usd']:.2f} USD" if info.get("cost_usd") is not None else ""
+        cost = f", {_dollars(info['cost_usd'])}" if info.get("cost_usd") is not None else ""
         failed = info["rows"] - info["labelled"]
         labelled = f"{info['labelled']:,} of {info['rows']:,} rows labelled" + (
             f" ({failed:,} with an error)" if failed else ""
@@ -179,7 +179,7 @@ def stage_summary(stage: str, info: Mapping[str, Any]) -> str:
 def _teacher_words(event: Mapping[str, Any]) -> str:
     words = [f"{event['prompt_tokens'] + event['completion_tokens']:,} tokens"]
     if event.get("cost_usd") is not None:
-        words.append(f"{event['cost_usd']:.2f} USD")
+        words.append(_dollars(event["cost_usd"]))
     if event.get("reused"):
         words.append(f"{event['reused']:,} from the store")
     if event.get("failed"):
@@ -189,6 +189,11 @@ def _teacher_words(event: Mapping[str, Any]) -> str:
     if event.get("paused"):
         words.append(f"waiting {event['paused']:,.0f} s, as the server asked")
     return ", ".join(words)
+
+
+def _dollars(amount: float) -> str:
+    """Two decimals, and of what they would show as nothing two digits."""
+    return f"{amount:.2f} USD" if amount >= 0.1 or not amount else f"{amount:.2g} USD"
 
 
 def _rows(done: int, total: int, rate: float) -> str:

@@ -91,6 +91,8 @@ class DataSection(Section):
     max_characters: Annotated[int, Field(ge=1)] = 100_000
     overlap: Literal["error", "drop"] = "error"
     pool: str | None = None
+    keep_twins_together: bool = False
+    review: str | None = None
 
 
 class GenerateSection(Section):
@@ -209,6 +211,12 @@ def parse_recipe(
     Raises:
         RecipeError: With every finding, one to a line.
     """
+    if isinstance(overrides, str):
+        raise RecipeError(
+            f"overrides is {overrides!r}: give a list of such texts, as in [{overrides!r}]"
+            if not may_be_secret(overrides.partition("=")[0])
+            else "overrides is one text: give a list of texts, such as ['student.epochs=1']"
+        )
     changed, places = copy.deepcopy(dict(values)), dict(places or {})
     for override in overrides:
         set_value(changed, places, override)

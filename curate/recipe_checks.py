@@ -75,6 +75,8 @@ def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
     teachers = list(recipe.teacher.asked())
     for teacher in teachers:
         yield from _asked(recipe, teacher, closed)
+    if closed:
+        yield from _vote(recipe)
     if (
         student.objective == "multitask"
         and teachers
@@ -146,6 +148,28 @@ def _asked(recipe: Recipe, teacher: AskedSection, closed: bool) -> Iterator[Find
             ("teacher", "demonstrations", "shots"),
             f"teacher.demonstrations.shots is {shown.shots}, and there are {most} demonstrations to choose "
             "from: give more under task.demonstrations, or show fewer",
+        )
+
+
+def _vote(recipe: Recipe) -> Iterator[Finding]:
+    """A vote by probability needs every member's, and would fail when all are paid for."""
+    from curate.recipe_teachers import EnsembleSection, RecordedSection
+
+    ensemble = recipe.teacher
+    if not isinstance(ensemble, EnsembleSection) or ensemble.vote != "probability":
+        return
+    for i, member in enumerate(ensemble.members):
+        teacher = member.teacher
+        if isinstance(teacher, RecordedSection):
+            why = "is recorded"
+        elif teacher.mode == "cot" and teacher.samples == 1:
+            why = "says one chain of thought (mode cot, samples 1)"
+        else:
+            continue
+        yield (
+            ("teacher", "members", str(i)),
+            f"teacher.members.{i} {why}, which has no probabilities, and teacher.vote is 'probability', "
+            "which needs them of every member: set teacher.vote to majority",
         )
 
 
@@ -288,7 +312,11 @@ def _filters(recipe: Recipe) -> Iterator[Finding]:
 
 def needs_embeddings(chosen: Any) -> bool:
     """Whether a filter cannot do without embeddings, or the clusters made from them."""
-    return isinstance(chosen, filters.SemanticDuplicate) or "cluster" in getattr(chosen, "by", ())
+    if isinstance(chosen, filters.SemanticDuplicate | filters.SemanticContamination):
+        return True
+    if isinstance(chosen, filters.Select):
+        return chosen.by not in ("random", "uncertainty")
+    return "cluster" in getattr(chosen, "by", ())
 
 
 def read_filter(entry: Any) -> tuple[str, dict[str, Any]]:

@@ -146,7 +146,15 @@ def _descend(place: Any, part: str, parents: str, said: str) -> tuple[Any, str]:
     raise RecipeError(f"{said}: the recipe has no {part!r} there to be changed")
 
 
+#: Keys that count tokens and hold none.
+_COUNTS = frozenset(
+    {"tokens", "max_tokens", "max_rationale_tokens", "max_input_tokens", "tokens_per_minute"}
+)
+
+
 def may_be_secret(key: str) -> bool:
     """Whether the value under a key may be a secret, which no message quotes."""
     last = key.rpartition(".")[2].lower()
+    if last in _COUNTS:
+        return False
     return any(word in last for word in ("key", "token", "secret", "password", "url"))

@@ -151,7 +151,7 @@ class OpenAISection(AskedSection):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 20
     extra: dict[str, Any] = {}
     reasoning: bool = False
-    structured: Literal["vllm", "json_schema"] | None = None
+    structured: Literal["vllm", "json_schema", "llama.cpp"] | None = None
     connect_timeout: Annotated[float, Field(gt=0)] = 10.0
     read_timeout: Annotated[float, Field(gt=0)] = 600.0
     total_timeout: Annotated[float, Field(gt=0)] | None = None

@@ -22,7 +22,7 @@ RESERVED = frozenset(
     [
         *("id", "input", "choices", "gold", "split", "group", "source", "label", "rationale"),
         *("label_probs", "label_source", "off_label_mass", "confidence", "votes", "agreement"),
-        "rationales",
+        *("rationales", "related_id"),
         *("finish_reason", "teacher", "prompt_key", "prompt_tokens", "completion_tokens"),
         *("cost_usd", "error", "keep", "reason", "cluster", "weight", "copies", "review"),
         *("map_x", "map_y"),
@@ -77,7 +77,7 @@ def load_examples(
     _refuse_what_cannot_be_written(frame)
     frame["id"] = _with_made_ids(frame)
     if "test" not in sources:
-        frame["split"] = split_rows(frame, data, seed)
+        frame["split"] = split_rows(frame, data, seed, keep_twins_together=data.keep_twins_together)
     place = frame["source"] + ", row " + (frame.groupby("source").cumcount() + 1).astype(str)
     frame = refuse_overlap(frame, data)
     _refuse_repeated_ids(frame, place)

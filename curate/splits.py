@@ -6,6 +6,7 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING
 
+import filters
 from curate.recipe import DataSection
 from curate.tables import SourceError
 
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def split_rows(frame: pd.DataFrame, data: DataSection, seed: int) -> list[str]:
+def split_rows(
+    frame: pd.DataFrame, data: DataSection, seed: int, *, keep_twins_together: bool = False
+) -> list[str]:
     """The split of each row: as the data's own column says, else at random by groups or twins.
+
+    Args:
+        frame: The rows.
+        data: The recipe's section.
+        seed: For the draw.
+        keep_twins_together: Whether near-twins belong on one side, too; see :func:`with_twins`.
 
     Raises:
         SourceError: If the column holds another word than train, test and validation.
@@ -33,7 +42,27 @@ def split_rows(frame: pd.DataFrame, data: DataSection, seed: int) -> list[str]:
     )
     if frame["group"].isna().all():
         units = frame["input"].map(lambda text: first[normalised(text)])
+    if keep_twins_together:
+        units = with_twins(frame, units)
     return ["test" if _share(unit, seed) < data.test_fraction else "train" for unit in units]
+
+
+def with_twins(frame: pd.DataFrame, units: pd.Series) -> pd.Series:
+    """The units of a random split, joined where rows of two are near-twins.
+
+    Near-twins are inputs whose words and pairs of words have a Jaccard similarity of at least 0.8
+    (:func:`filters.group_twins`). A joined unit has the first of its units' names in alphabetical
+    order, so that a row stays on its side as long as no new row joins its unit to another.
+
+    Args:
+        frame: The rows.
+        units: A unit per row; rows of one unit go to one side.
+    """
+    import pandas as pd
+
+    groups = filters.group_twins(frame["input"].tolist(), groups=units.tolist())
+    names = pd.Series([str(unit) for unit in units]).groupby(groups).transform("min")
+    return pd.Series(names.to_numpy(), index=frame.index)
 
 
 def _share(unit: str, seed: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,21 @@ def filter_rows(
     import pandas as pd
 
     rows = labeled[labeled["split"] == "train"].reset_index(drop=True)
+    said: list[str] = []
+    if recipe.data.review is not None:
+        rows, said = filters.apply_review(rows, filters.read_review(base / recipe.data.review))
     chosen = recipe.built_filters()
-    embeddings, warnings = _embed(rows["input"].tolist(), chosen, recipe, base, cache, on_progress)
+    references = reference_sets(labeled)
+    embedder = _Embedder(recipe, base, cache, on_progress)
+    embeddings, warnings = embedder.rows(rows["input"].tolist(), chosen)
     clusters = None if embeddings is None else filters.cluster(embeddings, seed=recipe.seed)
     result = filters.apply(
         rows.drop(columns=["gold"]),
         chosen,
         embeddings=embeddings,
         clusters=None if clusters is None else clusters.labels,
+        references=references,
+        reference_embeddings=embedder.references(references, chosen),
         seed=recipe.seed,
         on_progress=lambda event: on_progress("filter", event),
     )
@@ -64,8 +72,11 @@ def filter_rows(
         "kept": result.counts["kept"],
         "dropped": result.counts["dropped"],
         "conflicts": result.counts["conflicts"],
+        "drops": result.drops,
+        "policy": result.policy,
         "funnel": [{"stage": "train rows read", "rows": len(frame)}, *result.funnel[1:]],
-        "warnings": [*result.warnings, *warnings],
+        "warnings": [*said, *result.warnings, *warnings],
+        "notes": list(result.notes),
         "clusters": [],
     }
     if embeddings is not None and clusters is not None:
@@ -89,28 +100,53 @@ def filter_rows(
     return frame, result.decisions, info
 
 
-def _embed(
-    texts: list[str],
-    chosen: list[Any],
-    recipe: Recipe,
-    base: Path,
-    cache: Path,
-    on_progress: OnProgress,
-) -> tuple[Any, list[str]]:
-    """Embeddings of the texts, or None, and why there are none where only the map needed them."""
-    from curate.assets import AssetError
+def reference_sets(labeled: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The sets that training rows are held against, by name: id and input of other splits, no gold."""
+    return {
+        split: labeled.loc[labeled["split"] == split, ["id", "input"]].reset_index(drop=True)
+        for split in ("test", "validation")
+        if (labeled["split"] == split).any()
+    }
 
-    needed = any(needs_embeddings(each) for each in chosen)
-    if recipe.embedder is None or not (needed or len(texts) <= _MAP_ROWS):
-        return None, []
-    try:
-        model = resolve_model(recipe.embedder, "embedder", base, _fetching(on_progress))
-        tell = lambda event: on_progress("embed", event)  # noqa: E731
-        return filters.embed(texts, model, cache=cache, on_progress=tell), []
-    except (AssetError, filters.EmbeddingError) as error:
-        if needed:
-            raise
-        return None, [f"There is no map of clusters, which no filter needed: {error}"]
+
+@dataclass(frozen=True)
+class _Embedder:
+    """The recipe's embedder, fetched when it is first needed."""
+
+    recipe: Recipe
+    base: Path
+    cache: Path
+    on_progress: OnProgress
+
+    def embed(self, texts: list[str]) -> Any:
+        assert self.recipe.embedder is not None
+        model = resolve_model(
+            self.recipe.embedder, "embedder", self.base, _fetching(self.on_progress)
+        )
+        tell = lambda event: self.on_progress("embed", event)  # noqa: E731
+        return filters.embed(texts, model, cache=self.cache, on_progress=tell)
+
+    def rows(self, texts: list[str], chosen: list[Any]) -> tuple[Any, list[str]]:
+        """Embeddings of the texts, or None, and why there are none where only the map needed them."""
+        from curate.assets import AssetError
+
+        needed = any(needs_embeddings(each) for each in chosen)
+        if self.recipe.embedder is None or not (needed or len(texts) <= _MAP_ROWS):
+            return None, []
+        try:
+            return self.embed(texts), []
+        except (AssetError, filters.EmbeddingError) as error:
+            if needed:
+                raise
+            return None, [f"There is no map of clusters, which no filter needed: {error}"]
+
+    def references(
+        self, references: Mapping[str, pd.DataFrame], chosen: list[Any]
+    ) -> dict[str, Any] | None:
+        """Embeddings of the sets that rows are held against by meaning; None where none is."""
+        if not any(isinstance(each, filters.SemanticContamination) for each in chosen):
+            return None
+        return {name: self.embed(frame["input"].tolist()) for name, frame in references.items()}
 
 
 def check_filter_columns(recipe: Recipe, columns: Collection[str]) -> None:

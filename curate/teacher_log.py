@@ -182,8 +182,9 @@ def prune(
         click.echo(pruned_text("would go" if dry_run else "will go", plan))
         if dry_run or not (plan.exchanges or plan.damaged):
             return
-        if not yes:
-            click.confirm("Take them out of the store for good?", abort=True)
+        if not yes and not click.confirm("Take them out of the store for good?"):
+            click.echo("nothing was taken out")
+            return
         done = pruning.prune(opened, selection, **how)  # type: ignore[arg-type]
         click.echo(pruned_text("are gone", done))
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+if TYPE_CHECKING:
+    from filters.results import Result
+
 _GIANT_ROWS = 10
 _GIANT_SHARE = 0.05
+_READ = ("input", "label", "confidence", "rationale")
 
 
 def find_alarms(frame: pd.DataFrame, decisions: pd.DataFrame, reasons: Sequence[str]) -> list[str]:
     """Return one sentence per alarm: wiped-out labels and sources, giant groups, conflicts."""
-    labelled = frame[frame["reason"].isna() | (frame["reason"] != "unlabelled")]
+    labelled = frame["reason"].isna() | (frame["reason"] != "unlabelled")
     alarms = []
     if len(frame) and not frame["keep"].any():
         alarms.append(f"no row is left of {len(frame)}; see the reasons of the drops")
     for name in ("label", "source"):
         if name in frame.columns:
-            alarms += _wiped_out(labelled, name)
-    alarms += _giant_groups(decisions, len(labelled))
+            alarms += _wiped_out(frame.loc[labelled, name], frame.loc[labelled, "keep"])
+    alarms += _giant_groups(decisions, int(labelled.sum()))
     if conflicts := count_conflicts(decisions):
         alarms.append(
             f"{conflicts} {'pair' if conflicts == 1 else 'pairs'} of like texts with different "
@@ -41,9 +46,39 @@ def count_conflicts(decisions: pd.DataFrame) -> int:
     return len({frozenset(pair) for pair in pairs.itertuples(index=False, name=None)})
 
 
-def _wiped_out(labelled: pd.DataFrame, name: str) -> list[str]:
-    before = labelled[name].value_counts()
-    left = set(labelled.loc[labelled["keep"], name].dropna())
+def conflicts(result: Result) -> pd.DataFrame:
+    """List the pairs of like texts with different labels side by side, for a person to read.
+
+    Written to a file and filled in, the table is a review: `filters.read_review` takes the lines
+    that have a `verdict` ("accept", "drop" or "relabel", with the right `label`), and each pair can
+    be judged from either side, since it stands there twice.
+
+    Returns:
+        Two lines per pair, one after the other, the most alike pairs first: `pair` (a number from
+        1), `id`, `input`, `label`, `confidence`, `rationale` (as far as they are there),
+        `related_id`, `score`, `filter`, and `verdict`, empty.
+    """
+    lines = result.decisions[result.decisions["verdict"] == "conflict"]
+    lines = lines.sort_values(["score", "id", "related_id"], ascending=[False, True, True])
+    seen = [frozenset(pair) for pair in zip(lines["id"], lines["related_id"], strict=True)]
+    lines = lines[~pd.Series(seen, index=lines.index, dtype=object).duplicated()]
+    named = [name for name in _READ if name in result.frame.columns]
+    rows = result.frame.set_index("id")[named]
+    sides = []
+    for mine, other in (("id", "related_id"), ("related_id", "id")):
+        side = rows.loc[lines[mine]].reset_index(names="id")
+        side.insert(0, "pair", np.arange(1, len(lines) + 1))
+        side["related_id"] = lines[other].to_numpy()
+        side[["score", "filter"]] = lines[["score", "filter"]].to_numpy()
+        side["verdict"] = ""
+        sides.append(side)
+    table = pd.concat(sides).sort_values("pair", kind="stable", ignore_index=True)
+    return table.astype({"score": float})
+
+
+def _wiped_out(values: pd.Series, keep: pd.Series) -> list[str]:
+    before, name = values.value_counts(), values.name
+    left = set(values[keep].dropna().unique())
     return [
         f"{name} {value!r} is wiped out: all {count} of its rows were dropped; loosen the filters "
         "or gather more such rows"

@@ -73,3 +73,15 @@ def as_names(owner: str, name: str, value: object) -> tuple[str, ...]:
             "at least one; write for example ['input']"
         )
     return found
+
+
+def as_set_names(owner: str, value: object) -> tuple[str, ...]:
+    """Return `against` (names of sets, none for all) as a tuple, or raise `FilterError`."""
+    names = (value,) if isinstance(value, str) else value
+    found = tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(item, str) and item for item in found) or len(set(found)) != len(found):
+        raise FilterError(
+            f"{owner}: against is {value!r}; it must be a list of different names of sets; "
+            "leave it out to compare with all"
+        )
+    return tuple(str(item) for item in found)

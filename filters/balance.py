@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from filters.arguments import FilterError, as_names, check_choice, check_number
 from filters.rows import Flags, Floats, Ints, Judgement, Rows, column, drop_lines
+
+Target: TypeAlias = float | Floats  # a ratio, or a share for each group
 
 Methods = ("cap", "weight", "oversample")
 
@@ -34,6 +37,11 @@ class Rebalance:
             "oversample" keeps every row and repeats those of small groups, the most confident
             first (column `copies`), until the largest is at most the ratio times each, as far as
             `maximum_copies` allows.
+        shares: Wanted shares in place of a ratio, by column and value, such as
+            {"label": {"positive": 0.5, "negative": 0.5}}. Every value of the column needs a share
+            above 0; they are scaled to sum to 1. "cap" then drops what is above the largest set
+            of those shares that the rows allow, "weight" brings the sums of weights to the shares
+            and "oversample" the sums of copies, each within its limit.
         label_ratio: The ratio for the column "label"; at least 1.
         group_ratio: The ratio for every other column; at least 1.
         maximum_loss: "cap" drops at most this share of the rows it is given; in [0, 1].
@@ -48,6 +56,7 @@ class Rebalance:
     reason: ClassVar[str] = "rebalance"
     by: Sequence[str] = ("label", "cluster")
     method: str = "cap"
+    shares: Mapping[str, Mapping[str, float]] | None = None
     label_ratio: float = 1.5
     group_ratio: float = 3.0
     maximum_loss: float = 0.5
@@ -57,6 +66,7 @@ class Rebalance:
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", as_names(self.reason, "by", self.by))
         check_choice(self.reason, "method", self.method, Methods)
+        _check_shares(self.shares, self.by)
         for name, remedy in (
             ("label_ratio", "1.5 is a place to start"),
             ("group_ratio", "3 is a place to start"),
@@ -73,16 +83,21 @@ class Rebalance:
     def judge(self, rows: Rows) -> Judgement:
         """Balance the rows still alive, one column after the other."""
         groups = [_groups(rows, name) for name in self.by]
-        ratios = [self.label_ratio if name == "label" else self.group_ratio for name in self.by]
+        targets = [
+            _wanted(rows, name, group, self.shares[name])
+            if self.shares and name in self.shares
+            else float(self.label_ratio if name == "label" else self.group_ratio)
+            for name, group in zip(self.by, groups, strict=True)
+        ]
         if self.method == "cap":
-            return self._cap(rows, groups, ratios)
+            return self._cap(rows, groups, targets)
         weights, copies = np.ones(len(rows)), np.ones(len(rows), dtype=np.int64)
         if rows.alive.any() and self.method == "weight":
             weights[rows.alive] = _weigh(
-                [group[rows.alive] for group in groups], ratios, self.maximum_weight
+                [group[rows.alive] for group in groups], targets, self.maximum_weight
             )
         elif rows.alive.any():
-            copies = _repeat(rows, groups, ratios, self.maximum_copies)
+            copies = _repeat(rows, groups, targets, self.maximum_copies)
         return Judgement(
             scores=weights if self.method == "weight" else copies.astype(np.float64),
             dropped=np.zeros(len(rows), dtype=bool),
@@ -92,15 +107,19 @@ class Rebalance:
             copies=copies,
         )
 
-    def _cap(self, rows: Rows, groups: list[Ints], ratios: list[float]) -> Judgement:
+    def _cap(self, rows: Rows, groups: list[Ints], targets: list[Target]) -> Judgement:
         alive = rows.alive.copy()
         scores = np.zeros(len(rows))
         budget = int(self.maximum_loss * alive.sum())
-        for group, ratio in zip(groups, ratios, strict=True):
+        for group, target in zip(groups, targets, strict=True):
             places = _places(rows.order, group, alive)
-            ceiling = _ceiling(np.bincount(group[alive]), ratio, budget)
-            scores = np.maximum(scores, places / ceiling)
-            over: Flags = alive & (places > ceiling)
+            sizes = np.bincount(group[alive], minlength=int(group.max(initial=0)) + 1)
+            if isinstance(target, float):
+                ceilings = np.full(len(sizes), _ceiling(sizes, target, budget))
+            else:
+                ceilings = _ceilings(sizes, target, budget)
+            scores = np.maximum(scores, places / ceilings[group])
+            over: Flags = alive & (places > ceilings[group])
             alive &= ~over
             budget -= int(over.sum())
         dropped = rows.alive & ~alive
@@ -130,6 +149,65 @@ def _groups(rows: Rows, name: str) -> Ints:
             "column of words or whole numbers in `by`"
         ) from error
     return np.asarray(codes, dtype=np.int64)
+
+
+def _check_shares(shares: object, by: Sequence[str]) -> None:
+    if shares is None:
+        return
+    wanted = "write for example {label: {positive: 0.5, negative: 0.5}}"
+    if not isinstance(shares, Mapping) or not shares:
+        raise FilterError(
+            f"rebalance: shares is {shares!r}; it must be shares by column and value; {wanted}"
+        )
+    for name, values in shares.items():
+        if name not in by:
+            raise FilterError(
+                f"rebalance: shares names {name!r}, which is not in `by` ({', '.join(by)}); add it there"
+            )
+        if not isinstance(values, Mapping) or not values:
+            raise FilterError(
+                f"rebalance: shares of {name!r} is {values!r}; it must be a share for each value; {wanted}"
+            )
+        for value, share in values.items():
+            check_number(
+                "rebalance", f"shares.{name}.{value}", share, low=0, open_low=True,
+                remedy="drop unwanted rows before instead",
+            )  # fmt: skip
+
+
+def _wanted(rows: Rows, name: str, group: Ints, shares: Mapping[str, float]) -> Floats:
+    """Return the wanted share of each group number, summing to 1 over the groups alive."""
+    values = column(rows.frame, name, "rebalance").tolist()
+    wanted = np.zeros(int(group.max(initial=-1)) + 1)
+    given = {str(value): float(share) for value, share in shares.items()}
+    for number, place in zip(*np.unique(group[rows.alive], return_index=True), strict=True):
+        value = values[int(np.flatnonzero(rows.alive)[place])]
+        if str(value) not in given:
+            raise FilterError(
+                f"rebalance: shares of {name!r} lacks the value {value!r}, which rows have; it names "
+                f"{', '.join(map(repr, given))}; give it a share, or drop such rows before"
+            )
+        wanted[number] = given[str(value)]
+    return np.asarray(wanted / max(wanted.sum(), 1e-300))
+
+
+def _ceilings(sizes: Ints, shares: Floats, budget: int) -> Ints:
+    """Return the most rows each group may keep: shares of one whole, losing at most `budget`."""
+    ceilings = np.maximum(sizes, 1)
+    there = (sizes > 0) & (shares > 0)
+    if not there.any():
+        return ceilings
+    # The largest whole that no group falls short of, then the least that keeps to the budget.
+    whole = float((sizes[there] / shares[there]).min())
+    if np.maximum(sizes - np.floor(shares * whole + 1e-9), 0)[there].sum() > budget:
+        low, high = whole, float((sizes[there] / shares[there]).max())
+        for _ in range(60):
+            middle = (low + high) / 2
+            lost = np.maximum(sizes - np.floor(shares * middle + 1e-9), 0)[there].sum()
+            low, high = (middle, high) if lost > budget else (low, middle)
+        whole = high
+    ceilings[there] = np.maximum(np.floor(shares[there] * whole + 1e-9), 1).astype(np.int64)
+    return ceilings
 
 
 def _typical(sizes: Floats | Ints) -> float:
@@ -162,19 +240,22 @@ def _places(order: Ints, group: Ints, alive: Flags) -> Ints:
     return places
 
 
-def _weigh(groups: list[Ints], ratios: list[float], most: float) -> Floats:
+def _weigh(groups: list[Ints], targets: list[Target], most: float) -> Floats:
     """Scale down heavy groups, column by column, until every column keeps its promise.
 
-    This is raking (Deming and Stephan 1940) with one-sided targets. Weights lie within a factor
+    This is raking (Deming and Stephan 1940), with one-sided targets for ratios. Weights lie within a factor
     of `most` of one another, which goes before the promise, and have mean 1.
     """
     weights = np.ones(len(groups[0]))
     for _ in range(20):
         before = weights
-        for group, ratio in zip(groups, ratios, strict=True):
+        for group, target in zip(groups, targets, strict=True):
             sizes = np.bincount(group, weights=weights)
-            allowed = ratio * _typical(sizes)
-            factors = np.minimum(1.0, allowed / np.where(sizes > 0, sizes, 1))
+            if isinstance(target, float):
+                allowed = target * _typical(sizes)
+                factors = np.minimum(1.0, allowed / np.where(sizes > 0, sizes, 1))
+            else:
+                factors = target[: len(sizes)] * sizes.sum() / np.where(sizes > 0, sizes, 1)
             weights = weights * factors[group]
         weights = np.maximum(weights, weights.max() / most)
         if np.allclose(weights, before, rtol=1e-6):
@@ -182,15 +263,19 @@ def _weigh(groups: list[Ints], ratios: list[float], most: float) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _repeat(rows: Rows, groups: list[Ints], ratios: list[float], most: int) -> Ints:
+def _repeat(rows: Rows, groups: list[Ints], targets: list[Target], most: int) -> Ints:
     """Return copies per row, raising small groups column by column, the best rows first."""
     copies = np.ones(len(rows), dtype=np.int64)
-    for group, ratio in zip(groups, ratios, strict=True):
+    for group, target in zip(groups, targets, strict=True):
         held = np.bincount(group, weights=copies * rows.alive).astype(np.int64)
-        wanted = np.ceil(held.max() / ratio).astype(np.int64)
+        if isinstance(target, float):
+            wanted = np.full(len(held), math.ceil(held.max() / target))
+        else:
+            whole = (held / np.where(target > 0, target, np.inf)).max()
+            wanted = np.round(target * whole).astype(np.int64)
         for number in np.flatnonzero((held > 0) & (held < wanted)):
             members = rows.order[(group[rows.order] == number) & rows.alive[rows.order]]
-            lacking = wanted - held[number]
+            lacking = wanted[number] - held[number]
             for _ in range(most - 1):
                 more = members[copies[members] < most][:lacking]
                 copies[more] += 1

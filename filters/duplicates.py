@@ -6,9 +6,10 @@ the decisions say so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,14 +18,21 @@ from filters.matches import Units, form_units, judge_units
 from filters.meanings import same_meaning
 from filters.proposals import (
     Pairs,
+    are_few,
     choose_bands,
+    count_shingles,
     no_pairs,
+    propose_all,
     propose_by_bands,
     propose_by_cosine,
     sign,
 )
-from filters.rows import Flags, Ints, Judgement, Rows, texts
-from filters.shingles import jaccard, normalise, shingle
+from filters.rows import Flags, Ints, Judgement, Rows, column, texts
+from filters.shingles import ShingleSets, hash_texts, jaccard, normalise, shingle
+from filters.words import as_series, mix
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +57,37 @@ class ExactDuplicate:
 
     def judge(self, rows: Rows) -> Judgement:
         """Group equal texts; the row most worth keeping of each group and label stays."""
-        columns = [normalise(texts(rows, name, self.reason)) for name in self.fields]
-        keys = np.empty(len(rows), dtype=object)
-        keys[:] = ["\x1f".join(parts) for parts in zip(*columns, strict=True)]
-        units = form_units(rows, keys, same_label=self.same_label)
-        return judge_units(
-            rows, units, lambda subset: _equal(keys[units.rows[subset]], subset), 1.0
-        )
+        keys = equal_texts([text_series(rows, name, self.reason) for name in self.fields])
+        return judge_equal(rows, keys, same_label=self.same_label)
 
 
-def _equal(keys: np.ndarray[tuple[int], np.dtype[np.object_]], subset: Ints) -> Pairs:
+def judge_equal(rows: Rows, keys: Ints, *, same_label: bool) -> Judgement:
+    """Judge rows of which it is known which are equal: those with the same key."""
+    units = form_units(rows, keys, same_label=same_label)
+    return judge_units(rows, units, lambda subset: _equal(keys[units.rows[subset]], subset), 1.0)
+
+
+def equal_texts(fields: Sequence[pl.Series]) -> Ints:
+    """Return a number per row, equal where the normalised texts of all fields are equal."""
+    import pandas as pd
+
+    keys = np.zeros(len(fields[0]), dtype=np.uint64)
+    for texts_of_field in fields:
+        keys = mix(keys + hash_texts(texts_of_field))
+    codes = pd.factorize(keys)[0].astype(np.int64)
+    # Equal numbers might be chance: among the rows that share one, the texts themselves decide.
+    shared = np.flatnonzero(np.bincount(codes, minlength=1)[codes] > 1)
+    for texts_of_field in fields:
+        spelled = pd.factorize(np.array(normalise(texts_of_field.gather(shared)), dtype=object))[0]
+        codes[shared] = pd.factorize(codes[shared] * (len(shared) + 1) + spelled)[0] + len(codes)
+    return codes
+
+
+def _equal(codes: Ints, subset: Ints) -> Pairs:
     """Pair every unit with the best unit of the same text, which then has another label."""
     import pandas as pd
 
-    codes = pd.factorize(keys)[0]
+    codes = pd.factorize(codes)[0]
     first = np.unique(codes, return_index=True)[1][codes]
     worse = np.flatnonzero(first != np.arange(len(codes)))
     if not len(worse):
@@ -90,7 +115,7 @@ class NearDuplicate:
     """
 
     reason: ClassVar[str] = "near_duplicate"
-    threshold: float = 0.8
+    threshold: float = 0.7
     fields: Sequence[str] = ("input",)
     shingle: Sequence[int] = (1, 2)
     same_label: bool = True
@@ -114,28 +139,52 @@ class NearDuplicate:
 
     def judge(self, rows: Rows) -> Judgement:
         """Propose pairs by MinHash, measure them exactly, keep the best of each star."""
-        columns = [texts(rows, name, self.reason) for name in self.fields]
+        columns = [text_series(rows, name, self.reason) for name in self.fields]
         if not len(rows):
             return judge_units(rows, _no_units(), lambda _: no_pairs(), self.threshold)
-        sets = shingle(columns, self.shingle)
+        sets = shingle(
+            columns, self.shingle, lambda done: rows.report(self.reason, done // 2, len(rows))
+        )
+        return self.judge_sets(rows, sets)
+
+    @property
+    def lowest(self) -> float:
+        """The floor: matches below it are not written down."""
+        return _floor(self.threshold, self.floor, step=0.1)
+
+    def judge_sets(self, rows: Rows, sets: ShingleSets, folder: Path | None = None) -> Judgement:
+        """Judge rows whose shingles are known; with a folder, signatures are kept there as files."""
         units = form_units(rows, sets.keys.astype(np.int64), same_label=self.same_label)
-        floor = _floor(self.threshold, self.floor, step=0.1)
-        bands, height = choose_bands(self.threshold, floor, self.permutations)
-        rows.report(self.reason, 0, len(rows))
-        signatures = sign(sets, self.permutations, rows.seed)[units.rows]
+        guess = self._guess(rows, sets, units, folder)
 
         def propose(subset: Ints) -> Pairs:
-            worse, better, cut = propose_by_bands(
-                signatures[subset], units.labels[subset], bands, height
-            )
-            worse, better = subset[worse], subset[better]
-            score = jaccard(sets, units.rows[worse], units.rows[better], floor)
-            near = score >= floor
+            worse, better, cut = guess(subset)
+            score = jaccard(sets, units.rows[worse], units.rows[better], self.lowest)
+            near = score >= self.lowest
             return Pairs(worse=worse[near], better=better[near], score=score[near], cut=cut)
 
         judgement = judge_units(rows, units, propose, self.threshold)
         rows.report(self.reason, len(rows), len(rows))
         return judgement
+
+    def _guess(
+        self, rows: Rows, sets: ShingleSets, units: Units, folder: Path | None
+    ) -> Callable[[Ints], tuple[Ints, Ints, bool]]:
+        """Return what proposes pairs: of a few texts all pairs, of many those of MinHash."""
+        if are_few(sets, units.rows):
+            return lambda subset: (*propose_all(subset), False)
+        bands = choose_bands(self.threshold, self.lowest, self.permutations)
+        signatures = sign(sets, units.rows, count_shingles(sets), bands, rows.seed, folder)
+        crowds: list[Ints] | None = None
+
+        def guess(subset: Ints) -> tuple[Ints, Ints, bool]:
+            nonlocal crowds
+            worse, better, crowds = propose_by_bands(
+                signatures, units.labels, self.lowest, subset, crowds
+            )
+            return worse, better, any(map(len, crowds))
+
+        return guess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +245,22 @@ class SemanticDuplicate:
         judgement = judge_units(rows, units, propose, self.threshold, check)
         rows.report(self.reason, len(rows), len(rows))
         return judgement
+
+
+def text_series(rows: Rows, name: str, wanted_by: str) -> pl.Series:
+    """Return a text column as `texts` does, without making Python strings where that can be."""
+    import pandas as pd
+    import polars as pl
+
+    values = column(rows.frame, name, wanted_by)
+    held = values.array
+    if isinstance(values.dtype, pd.StringDtype) and values.dtype.storage == "pyarrow":
+        series = pl.Series("text", held.__arrow_array__(), dtype=pl.String)
+        if not series.null_count():
+            return series
+        if name != "input":
+            return series.fill_null("")
+    return as_series(texts(rows, name, wanted_by))
 
 
 def _no_units() -> Units:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from filters.arguments import FilterError
-from filters.rows import Filter, Flags, Ints, Objects, column, missing
+from filters.rows import Filter, Flags, Floats, Ints, Objects, column, missing
 
 if TYPE_CHECKING:
     import datasets
@@ -106,23 +106,36 @@ def check_filters(filters: Sequence[Filter], names: Sequence[str]) -> None:
 def value_order(frame: pd.DataFrame, ids: Objects) -> Ints:
     """Return row positions, the one most worth keeping first.
 
-    Higher confidence comes first (missing is lowest), then having a rationale, then a longer
-    input, then the id in alphabetical order.
+    Higher confidence comes first, then higher agreement of the teacher's votes (missing is
+    lowest), then having a rationale, then a longer input, then the id in alphabetical order.
     """
+    import polars as pl
+
     count = len(frame)
-    confidence = np.full(count, -np.inf)
-    if "confidence" in frame.columns:
-        numbers = pd.to_numeric(frame["confidence"], errors="coerce").to_numpy(dtype=np.float64)
-        confidence = np.where(np.isnan(numbers), -np.inf, numbers)
+    confidence, agreement = _quality(frame, "confidence"), _quality(frame, "agreement")
     reasoned = np.zeros(count, dtype=bool)
     if "rationale" in frame.columns:
-        reasoned = np.array([isinstance(r, str) and bool(r.strip()) for r in frame["rationale"]])
+        reasoned = np.array(
+            [isinstance(r, str) and bool(r.strip()) for r in frame["rationale"].tolist()]
+        )
     lengths = np.zeros(count, dtype=np.int64)
-    if "input" in frame.columns:
-        lengths = np.array([len(text) if isinstance(text, str) else 0 for text in frame["input"]])
+    if "input" in frame.columns and isinstance(frame["input"].dtype, pd.StringDtype):
+        lengths = np.asarray(frame["input"].str.len().fillna(0), dtype=np.int64)
+    elif "input" in frame.columns:
+        lengths = np.array(
+            [len(text) if isinstance(text, str) else 0 for text in frame["input"].tolist()]
+        )
     alphabetical = np.empty(count, dtype=np.int64)
-    alphabetical[np.argsort(ids)] = np.arange(count)
-    return np.lexsort((alphabetical, -lengths, ~reasoned.astype(bool), -confidence))
+    alphabetical[pl.Series(ids.tolist(), dtype=pl.String).arg_sort().to_numpy()] = np.arange(count)
+    return np.lexsort((alphabetical, -lengths, ~reasoned.astype(bool), -agreement, -confidence))
+
+
+def _quality(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column of numbers, minus infinity where there is none."""
+    if name not in frame.columns:
+        return np.full(len(frame), -np.inf)
+    numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    return np.where(np.isnan(numbers), -np.inf, numbers)
 
 
 def text_column(values: Sequence[str | None] | Objects) -> pd.Series:

@@ -56,9 +56,10 @@ def label_codes(rows: Rows, *, same_label: bool) -> Ints:
 
     if rows.labels is None or not same_label:
         return np.full(len(rows), -1, dtype=np.int64)
-    labels = [None if label is None else str(label).strip() for label in rows.labels]
-    codes = pd.factorize(np.array(labels, dtype=object))[0]
-    return np.asarray(codes, dtype=np.int64)
+    codes, distinct = pd.factorize(rows.labels)
+    same = pd.factorize(np.array([str(label).strip() for label in distinct], dtype=object))[0]
+    # A null has the code -1, and so the last entry.
+    return np.append(same, -1)[codes].astype(np.int64)
 
 
 def judge_units(

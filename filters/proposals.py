@@ -6,17 +6,28 @@ Units are numbered from the one most worth keeping; every pair is (worse, better
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from filters.rows import Floats, Ints
-from filters.shingles import Hashes, ShingleSets
+from filters.shingles import HASH_BITS, ShingleSets, release, sort_rows
+from filters.words import Hashes, in_threads, mix
+
+Counts: TypeAlias = NDArray[np.uint32]
+BandKeys: TypeAlias = NDArray[np.uint32]
 
 # A bucket with more members than this is not compared pair by pair, but with its best members.
 _BUCKET = 64
 _BEST = 32
+_RARITY_BITS = 20
+_COUNTED = 8_000_000
+_FEW = 20_000_000
 _BLOCK = 8_000_000  # similarities held at once: 32 MB
 
 
@@ -37,66 +48,211 @@ def no_pairs() -> Pairs:
 
 
 def choose_bands(threshold: float, floor: float, permutations: int) -> tuple[int, int]:
-    """Return (bands, rows per band) for locality-sensitive hashing.
+    """Return (bands, entries per band) for locality-sensitive hashing.
 
-    A pair of similarity s shares a band with probability 1 - (1 - s^r)^b (Leskovec et al., Mining
-    of Massive Datasets, section 3.4). The most selective r is taken that misses at most 0.5 % of
-    the pairs at the threshold and 10 % of those at the floor.
+    Two sets that resemble each other by s share a band with probability 1 - (1 - s^r)^b (Leskovec
+    et al., Mining of Massive Datasets, section 3.4). Here s is the least that the rarer halves of
+    two sets of one size can resemble each other where the sets do by `threshold`, or by `floor`.
+    The largest r is taken that then misses at most 1 %, or 25 %, of the pairs; halves as unlike
+    as that are rare, so far fewer are missed.
     """
-    for rows in range(8, 1, -1):
-        bands = permutations // rows
-        missed = (1 - threshold**rows) ** bands
-        if bands and missed <= 0.005 and (1 - floor**rows) ** bands <= 0.1:
-            return bands, rows
+    least, lower = _least_of_halves(threshold), _least_of_halves(floor)
+    for entries in range(8, 1, -1):
+        bands = permutations // entries
+        missed = (1 - least**entries) ** bands
+        if bands and missed <= 0.01 and (1 - lower**entries) ** bands <= 0.25:
+            return bands, entries
     return permutations, 1
 
 
-def sign(sets: ShingleSets, permutations: int, seed: int) -> NDArray[np.uint32]:
-    """Return MinHash signatures, shape (n, permutations)."""
+def _least_of_halves(similarity: float) -> float:
+    """Return the least Jaccard similarity of the rarer halves of two sets of one size.
+
+    All that sets them apart may be in the halves, while what they share is there as far as there is room.
+    """
+    apart = (1 - similarity) / (1 + similarity)  # the share of either set that the other lacks
+    return max(0.5 - apart, 0.0) / (0.5 + apart)
+
+
+def count_shingles(sets: ShingleSets) -> Counts:
+    """Return how often shingles occur, by the first bits of their hashes.
+
+    Where two shingles fall together both look more frequent than they are, to every text alike. Of
+    large sets a sample of the texts is counted, chosen by content, so that order is no matter.
+    """
+    hashes = sets.hashes
+    if (share := len(hashes) // _COUNTED) > 1:
+        hashes, _ = sets.take(np.flatnonzero(mix(sets.keys) % np.uint64(share) == 0))
+    bits = int(np.clip(np.ceil(np.log2(max(len(hashes), 1))) + 1, 10, 24))
+    counts = np.zeros(1 << bits, dtype=np.int64)
+    for start in range(0, len(hashes), 8_000_000):
+        counts += np.bincount(
+            hashes[start : start + 8_000_000] >> (HASH_BITS - bits), minlength=len(counts)
+        )
+    return np.minimum(counts, (1 << _RARITY_BITS) - 1).astype(np.uint32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signatures:
+    """What is kept of the MinHash signatures of texts.
+
+    `keys` are their keys in every band, shape (bands, n); `sketch` is the last byte of every entry,
+    shape (n, entries), from which a pair's similarity can be guessed. `place` says for each of m
+    units which of the n it is.
+    """
+
+    keys: BandKeys
+    sketch: NDArray[np.uint8]
+    place: Ints
+
+
+def sign(
+    sets: ShingleSets,
+    rows: Ints,
+    counts: Counts,
+    bands: tuple[int, int],
+    seed: int,
+    folder: Path | None = None,
+) -> Signatures:
+    """Return the signatures of some rows, one unit per row.
+
+    The MinHash (Broder 1997) is of the rarer half of a set: what many texts have in common, such
+    as the words of a template, says little and would propose too many pairs.
+
+    Args:
+        sets: The sets of shingles.
+        rows: Which of them.
+        counts: How often shingles occur, from `count_shingles`.
+        bands: Bands and entries per band, from `choose_bands`.
+        seed: Of the permutations.
+        folder: Where the arrays are kept as files; by default they are kept in memory.
+    """
+    count, entries = bands
+    keys = make_array(folder, "keys", (count, len(rows)), np.uint32)
+    sketch = make_array(folder, "sketch", (len(rows), count * entries), np.uint8)
+    by_row = np.argsort(rows)
+
+    def sign_part(start: int) -> None:
+        part = slice(start, min(start + 2_048, len(rows)))
+        theirs = sets.take(rows[by_row[part]])
+        keys[:, part], sketch[part] = digest(*rarer_half(*theirs, counts), bands, seed)
+        release(keys)
+        release(sketch)
+
+    for _ in in_threads(sign_part, range(0, len(rows), 2_048)):
+        pass
+    place = np.empty(len(rows), dtype=np.int64)
+    place[by_row] = np.arange(len(rows))
+    return Signatures(keys=keys, sketch=sketch, place=place)
+
+
+def digest(
+    tokens: Hashes, offsets: Hashes, bands: tuple[int, int], seed: int
+) -> tuple[BandKeys, NDArray[np.uint8]]:
+    """Return band keys, shape (bands, n), and sketches, shape (n, entries), of sets of tokens."""
     from rensa import RMinHash
 
-    count = len(sets.offsets) - 1
-    signatures = np.empty((count, permutations), dtype=np.uint32)
-    for start in range(0, count, 10_000):  # in parts, since they come as lists of Python integers
-        stop = min(start + 10_000, count)
-        first, last = sets.offsets[start], sets.offsets[stop]
-        digests = RMinHash.digest_matrix_from_flat_token_hashes(
-            sets.hashes[first:last],
-            (sets.offsets[start : stop + 1] - first).astype(np.uint64),
-            permutations,
-            seed,
-        )
-        signatures[start:stop] = digests.to_rows()
-    return signatures
+    count, entries = bands
+    rows = RMinHash.digest_matrix_from_flat_token_hashes(
+        tokens, offsets, count * entries, seed
+    ).to_rows()
+    flat = np.fromiter(itertools.chain.from_iterable(rows), np.uint64, len(rows) * count * entries)
+    table = flat.reshape(-1, count, entries)
+    key = np.zeros(table.shape[:2], dtype=np.uint64)
+    for entry in range(entries):
+        key = mix(key * np.uint64(0x9E3779B97F4A7C15) + table[:, :, entry])
+    sketch = (flat & np.uint64(0xFF)).astype(np.uint8).reshape(-1, count * entries)
+    return (key >> np.uint64(32)).astype(np.uint32).T, sketch
+
+
+def make_array(folder: Path | None, name: str, shape: tuple[int, ...], kind: Any) -> Any:
+    """Return an array to be filled, in memory or as a file."""
+    if folder is None or 0 in shape:
+        return np.empty(shape, dtype=kind)
+    return np.memmap(folder / f"{name}.bin", dtype=kind, mode="w+", shape=shape)
+
+
+def rarer_half(hashes: Ints, offsets: Ints, counts: Counts) -> tuple[Hashes, Hashes]:
+    """Return the rarer half of each set, as 64-bit tokens, and the offsets."""
+    sizes = np.diff(offsets)
+    bits = len(counts).bit_length() - 1
+    rarity = counts[hashes >> (HASH_BITS - bits)].astype(np.uint64)
+    token = rarity << np.uint64(64 - _RARITY_BITS)
+    token |= hashes.astype(np.uint64) >> np.uint64(HASH_BITS - 64 + _RARITY_BITS)
+    token = sort_rows(token, sizes)
+    half = (sizes + 1) // 2
+    place = np.arange(len(token)) - np.repeat(offsets[:-1], sizes)
+    ends = np.concatenate([[0], np.cumsum(half)]).astype(np.uint64)
+    return mix(token[place < np.repeat(half, sizes)]), ends
+
+
+def are_few(sets: ShingleSets, rows: Ints) -> bool:
+    """Say whether the texts are so few, or so short, that comparing each with each is quick."""
+    size = int((sets.offsets[rows + 1] - sets.offsets[rows]).sum())
+    return len(rows) <= 2_000 and len(rows) * size <= _FEW
+
+
+def propose_all(units: Ints) -> tuple[Ints, Ints]:
+    """Return all pairs (worse, better)."""
+    worse, better = np.tril_indices(len(units), -1)
+    return units[worse], units[better]
 
 
 def propose_by_bands(
-    signatures: NDArray[np.uint32], labels: Ints, bands: int, rows: int
-) -> tuple[Ints, Ints, bool]:
-    """Return pairs (worse, better) that share a band, and whether crowded bands were cut short.
+    signatures: Signatures,
+    labels: Ints,
+    floor: float,
+    units: Ints,
+    crowds: Sequence[Ints] | None = None,
+) -> tuple[Ints, Ints, list[Ints]]:
+    """Return pairs (worse, better) of units that share a band, and the units in crowds, per band.
+
+    Pairs whose signatures speak clearly (by four standard deviations) against a similarity of
+    `floor` are left out. A crowd is too large for all its pairs to be listed: each of its units is
+    paired with the best of it.
 
     Args:
-        signatures: Shape (m, permutations), the unit most worth keeping first.
-        labels: A code per unit, so that in a crowded band each label's best are compared too.
-        bands: How many bands to cut the signatures into.
-        rows: Signature entries per band.
+        signatures: Of all units, the one most worth keeping first.
+        labels: A code per unit, so that in a crowd each label's best are compared too.
+        floor: Least similarity of interest.
+        units: Which units are of interest, ascending.
+        crowds: What an earlier call has returned. Then only these are looked at again.
     """
-    count = len(signatures)
-    found: list[Hashes] = [np.empty(0, dtype=np.uint64)]
-    held, cut = 0, False
-    for band in range(bands):
-        part = signatures[:, band * rows : (band + 1) * rows].astype(np.uint64)
-        keys = np.zeros(count, dtype=np.uint64)
-        for entry in range(rows):
-            keys = keys * np.uint64(0x9E3779B97F4A7C15) + part[:, entry] + np.uint64(1)
-        worse, better, crowded = _pair_up(keys, labels)
-        cut |= crowded
-        found.append((worse * count + better).astype(np.uint64))
-        held += len(worse)
-        if held > 20_000_000:  # keep the list of repeats short
-            found, held = [_distinct(found)], 0
+    count = len(signatures.place)
+    wanted = np.zeros(count, dtype=bool)
+    wanted[units] = True
+    least = least_agreement(floor, signatures.sketch.shape[1])
+
+    def pair_up(band: int) -> tuple[Hashes, Ints]:
+        mine = units if crowds is None else crowds[band][wanted[crowds[band]]]
+        keys = signatures.keys[band][signatures.place[mine]]
+        worse, better, crowd = _pair_up(keys, labels[mine])
+        release(signatures.keys)
+        worse, better = mine[worse], mine[better]
+        likely = [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(worse), 50_000):
+            part = slice(start, start + 50_000)
+            one = signatures.sketch[signatures.place[worse[part]]]
+            equal = one == signatures.sketch[signatures.place[better[part]]]
+            agree = np.count_nonzero(equal, axis=1)
+            likely.append(start + np.flatnonzero(agree >= least))
+        release(signatures.sketch)
+        near = np.concatenate(likely)
+        return (worse[near] * count + better[near]).astype(np.uint64), np.sort(mine[crowd])
+
+    found, now = [np.empty(0, dtype=np.uint64)], []
+    for some, crowd in in_threads(pair_up, range(len(signatures.keys))):
+        found.append(some)
+        now.append(crowd)
     pairs = _distinct(found).astype(np.int64)
-    return pairs // max(count, 1), pairs % max(count, 1), cut
+    worse, better = np.divmod(pairs, max(count, 1))
+    return worse, better, now
+
+
+def least_agreement(floor: float, entries: int) -> float:
+    """Return how many entries of two signatures agree at least, where the sets resemble by `floor`."""
+    least = _least_of_halves(floor)
+    return float(entries * least - 4 * np.sqrt(entries * least * (1 - least)))
 
 
 def _distinct(parts: list[Hashes]) -> Hashes:
@@ -107,14 +263,21 @@ def _distinct(parts: list[Hashes]) -> Hashes:
     return numbers[fresh]
 
 
-def _pair_up(keys: Hashes, labels: Ints) -> tuple[Ints, Ints, bool]:
-    """Pair the units that share a key; in crowded keys, each with the best only."""
-    order = np.argsort(keys, kind="stable")
-    _, group, sizes = np.unique(keys[order], return_inverse=True, return_counts=True)
+def _pair_up(keys: NDArray[np.uint32], labels: Ints) -> tuple[Ints, Ints, Ints]:
+    """Pair the units that share a key; in crowds, each with the best only. Also return the crowds."""
+    # One sort of whole numbers groups the keys and keeps the units of a key in their order.
+    placed = np.sort(
+        (keys.astype(np.uint64) << np.uint64(32)) | np.arange(len(keys), dtype=np.uint64)
+    )
+    order = (placed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    starts = np.flatnonzero(np.diff(placed >> np.uint64(32), prepend=np.uint64(1 << 33)))
+    sizes = np.diff(starts, append=len(keys))
+    shared = np.repeat(sizes > 1, sizes)
+    order, group = order[shared], np.repeat(np.arange(len(sizes)), sizes)[shared]
     size = sizes[group]
     worse: list[Ints] = []
     better: list[Ints] = []
-    members, belongs = order[(size > 1) & (size <= _BUCKET)], group[(size > 1) & (size <= _BUCKET)]
+    members, belongs = order[size <= _BUCKET], group[size <= _BUCKET]
     for step in range(1, _BUCKET):
         same = belongs[step:] == belongs[:-step] if step < len(belongs) else np.empty(0, bool)
         if not same.any():
@@ -133,7 +296,7 @@ def _pair_up(keys: Hashes, labels: Ints) -> tuple[Ints, Ints, bool]:
             worse.append(one)
             better.append(other)
     empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([empty, *worse]), np.concatenate([empty, *better]), bool(len(crowded))
+    return np.concatenate([empty, *worse]), np.concatenate([empty, *better]), crowded
 
 
 def _pair_with_best(units: Ints, groups: Ints) -> tuple[Ints, Ints]:

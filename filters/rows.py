@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
@@ -22,6 +22,18 @@ OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Another set of texts that rows are compared with, such as the test rows.
+
+    `ids` and `texts` have length m; `embeddings` is L2-normalised, shape (m, d), or None.
+    """
+
+    ids: Objects
+    texts: list[str]
+    embeddings: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """The rows as one filter sees them.
 
@@ -33,6 +45,8 @@ class Rows:
             shape (n,).
         labels: The teacher's labels, None where missing, shape (n,); None without such a column.
         embeddings: L2-normalised vectors, shape (n, d), or None.
+        references: Other sets of texts by name.
+        found: What the filters before this one found, by reason.
         seed: Seed for whatever a filter draws at random.
         on_progress: Called with {"stage", "done", "total"} now and then.
     """
@@ -43,6 +57,8 @@ class Rows:
     order: Ints
     labels: Objects | None = None
     embeddings: NDArray[np.float32] | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    found: Mapping[str, Judgement] = field(default_factory=dict)
     seed: int = 0
     on_progress: OnProgress | None = None
 
@@ -61,13 +77,14 @@ class Matches:
 
     `row` and `related` are row positions (`related` is -1 where there is no twin); `verdict` is
     "drop" (this line drops the row), "conflict" (a twin with another label) or "keep" (seen, but
-    it changes nothing).
+    it changes nothing). Where twins are in other sets, `elsewhere` holds (set, id) for each line.
     """
 
     row: Ints
     related: Ints
     score: Floats
     verdict: Objects
+    elsewhere: Sequence[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +92,9 @@ class Judgement:
     """What one filter found: a score for every row, and which rows it drops.
 
     `dropped` may only be True where the row was alive. `weights` and `copies` are given only by
-    filters that balance.
+    filters that balance. `notes` are sentences for people that are no cause for alarm. `drops` is
+    "below" or "above" where the score alone decides which rows go: those below or above the
+    threshold.
     """
 
     scores: Floats
@@ -85,6 +104,8 @@ class Judgement:
     weights: Floats | None = None
     copies: Ints | None = None
     warnings: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+    drops: str | None = None
 
 
 class Filter(Protocol):

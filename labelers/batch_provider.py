@@ -19,6 +19,7 @@ Sleep = Callable[[float], Awaitable[None]]
 TOKEN_FIELD = "curate_token"
 _FINISHED = frozenset({"completed", "failed", "expired", "cancelled"})
 _ATTEMPTS = 8
+_UPLOAD = "upload the requests of a batch"
 _LONGEST_BACKOFF = 60.0
 #: Looks at the provider's list before a batch is believed not to exist.
 _LOOKS = 3
@@ -103,7 +104,7 @@ class BatchProvider:
             made = await self._client.files.create(file=(name, content), purpose="batch")
             return self._id(made)
 
-        return await self._call("upload the requests of a batch", call)
+        return await self._call(_UPLOAD, call)
 
     async def create(
         self, file_id: str, path: str, token: str, *, since: float, look_first: bool
@@ -233,6 +234,12 @@ class BatchProvider:
         if status in (401, 403):
             return self._teacher._refused(status, self._words(error).encode())
         url = self._teacher.base_url
+        if status == 404 and what == _UPLOAD:
+            return TeacherError(
+                f"{url} answers HTTP 404 to the attempt to {what} ({self._words(error)}): it offers no "
+                "Batch API, so ask it directly (in a recipe, without teacher.batch), or correct "
+                "teacher.base_url"
+            )
         if status == 404:
             return TeacherError(
                 f"{url} answers HTTP 404 to the attempt to {what} ({self._words(error)}): it offers no "

@@ -42,8 +42,8 @@ class CascadeReport:
         asked: Rows that the dear teacher was asked.
         tokens: Tokens of both teachers, prompts and answers.
         tokens_all_dear: Tokens if the dear teacher had been asked every row: their mean over the
-            rows asked, times all rows; None where it was asked nothing. The rows asked are the hard
-            ones; where these are longer than the others it is too high.
+            rows that it answered, times all rows; None where it answered none. The rows asked are the
+            hard ones; where these are longer than the others it is too high.
         spent_usd: Cost of both teachers.
         all_dear_usd: Cost if the dear teacher had been asked every row, found like the tokens.
         saved_usd: The difference; below 0 where the cascade cost more than the dear teacher alone.
@@ -155,7 +155,9 @@ def report_cascade(
     for i, label in zip(asked, dear_labels, strict=True):
         final[i] = label if label is not None else final[i]
     cheap_cost, dear_cost = _total(all_rows, "cost_usd"), _total(dear_rows, "cost_usd")
-    all_dear_usd = dear_cost / len(asked) * rows if asked and dear_cost is not None else None
+    # Rows for which no request was sent, as the budget was spent, tell nothing of what a row takes.
+    answered, dear_tokens = _answered(dear_rows), _tokens(dear_rows)
+    all_dear_usd = dear_cost / answered * rows if answered and dear_cost is not None else None
     spent = (
         cheap_cost
         if not asked
@@ -164,12 +166,11 @@ def report_cascade(
         else None
     )
     asked_gold = [right[i] for i in asked]
-    dear_tokens = _tokens(dear_rows)
     return CascadeReport(
         rows=rows,
         asked=len(asked),
         tokens=_tokens(all_rows) + dear_tokens,
-        tokens_all_dear=dear_tokens / len(asked) * rows if asked else None,
+        tokens_all_dear=dear_tokens / answered * rows if answered else None,
         spent_usd=spent,
         all_dear_usd=all_dear_usd,
         saved_usd=all_dear_usd - spent if all_dear_usd is not None and spent is not None else None,
@@ -213,6 +214,14 @@ def _total(rows: datasets.Dataset, name: str) -> float | None:
 
 def _tokens(rows: datasets.Dataset) -> int:
     return int((_total(rows, "prompt_tokens") or 0) + (_total(rows, "completion_tokens") or 0))
+
+
+def _answered(rows: datasets.Dataset) -> int:
+    """Rows that took tokens, or for which a cost is known."""
+    names = ("prompt_tokens", "completion_tokens", "cost_usd")
+    return sum(
+        any(values) for values in zip(*(read_column(rows, name) for name in names), strict=True)
+    )
 
 
 def _accuracy(said: Sequence[str | None], gold: Sequence[str | None]) -> Accuracy:

@@ -7,9 +7,9 @@ reason. The reason is kept only if the teacher, given it without the answer, the
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Examples tried for each demonstration wanted; a teacher that fails on all of these is too weak.
 _TRIES = 4
+#: Takes personal data out of a text, and counts it by kind.
+Redact = Callable[[str], tuple[str, Mapping[str, int]]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def write_demonstrations(
     teacher: Teacher,
     *,
     wanted: int = 8,
+    redact: Redact | None = None,
     store: Store | str | PathLike[str] = ".curate",
     limits: Limits | None = None,
     budget: Budget | None = None,
@@ -72,6 +75,8 @@ def write_demonstrations(
         task: The task; its own demonstrations are shown while the others are written.
         teacher: Who writes.
         wanted: Demonstrations to keep; up to four times as many examples are tried. Labels take turns.
+        redact: Applied to each input before it is sent. A demonstration holds the redacted input, since it
+            is sent with every row.
         store: Where exchanges are kept.
         limits: Attempts and back-off.
         budget: The most that may be spent.
@@ -102,7 +107,7 @@ def write_demonstrations(
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
         asker = Asker(teacher, opened, limits or Limits(), budget, run)
-        return run_sync(_write(asker, task, tried, wanted, max_tokens))
+        return run_sync(_write(asker, task, tried, wanted, max_tokens, redact))
 
 
 def _in_turns(usable: Sequence[tuple[Row, str]], most: int, seed: int) -> list[tuple[Row, str]]:
@@ -118,7 +123,12 @@ def _in_turns(usable: Sequence[tuple[Row, str]], most: int, seed: int) -> list[t
 
 
 async def _write(
-    asker: Asker, task: Task, tried: Sequence[tuple[Row, str]], wanted: int, max_tokens: int
+    asker: Asker,
+    task: Task,
+    tried: Sequence[tuple[Row, str]],
+    wanted: int,
+    max_tokens: int,
+    redact: Redact | None,
 ) -> Written:
     results: dict[int, Demonstration | str] = {}
     # In rounds, so that what is kept does not depend on which answer comes first.
@@ -130,7 +140,10 @@ async def _write(
 
             async def one(i: int) -> None:
                 try:
-                    results[i] = await _one(asker, task, *tried[i], max_tokens)
+                    row, gold = tried[i]
+                    if redact is not None:
+                        row = replace(row, shown=redact(row.input)[0])
+                    results[i] = await _one(asker, task, row, gold, max_tokens)
                 except RowError as error:
                     results[i] = error.kind
 
@@ -181,7 +194,7 @@ async def _one(
     if said != gold and plain(said) != plain(gold) and not same_value(said, gold):
         return "wrong_answer"
     return Demonstration(
-        input=row.input,
+        input=row.shown,
         label=gold,
         rationale=rationale,
         choices=row.choices if task.choices else None,

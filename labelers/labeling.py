@@ -213,8 +213,8 @@ def check_fit(
     ):
         raise TeacherError(
             f"probabilities: constrained holds the teacher to the label set, and how {teacher.name} takes a "
-            "constraint is not known: set its dialect (in a recipe, teacher.structured) to `vllm` or "
-            "`json_schema`"
+            "constraint is not known: set its dialect (in a recipe, teacher.structured) to `vllm`, "
+            "`json_schema` or `llama.cpp`"
         )
     if calibration == "contextual" and task.labels is None:
         raise TaskError(
@@ -341,8 +341,16 @@ class LabelingRun:
             )
         if isinstance(self.teacher, Fleet):
             self.notes += [f"an endpoint was left out: {reason}" for reason in self.teacher.missing]
-        if self.on_progress and self.last and self.notes:
-            self.on_progress(replace(self.last, notes=tuple(self.notes)))
+        unfinished = self._unfinished()
+        if self.on_progress and self.last and (self.notes or unfinished):
+            self.on_progress(replace(self.last, notes=tuple(self.notes), unfinished=unfinished))
+
+    def _unfinished(self) -> int:
+        """Rows that another run may get more of; whatever else failed is to fail again."""
+        errors = [answer.error for answer in self.answers if answer.error is not None]
+        return sum(
+            error.startswith(("server:", "budget:")) for error in (*errors, *self.without_rationale)
+        )
 
     def tell_of_pause(self, seconds: float) -> None:
         """Show that nothing happens because the server asked for it."""
@@ -384,7 +392,13 @@ class LabelingRun:
             if "{" in self.task.template:
                 # As the template would frame it, so that only the content is missing.
                 shown = self.task.template[: self.task.template.index("{")] + text
-            await self.asking.score(Row(shown, self.task.labels, None, shown), answer)
+            try:
+                await self.asking.score(Row(shown, self.task.labels, None, shown), answer)
+            except RowError as error:
+                raise TeacherError(
+                    f"calibration: contextual asks about inputs without content, and {shown!r} failed "
+                    f"({error.kind}: {error}): see to that, or use calibration: batch"
+                ) from error
             assert answer.label_probs is not None
             distributions.append(answer.label_probs)
         self.contextual = ContextualCalibration.fit(np.array(distributions))

@@ -52,7 +52,8 @@ class OpenAICompatible:
             ``max_tokens``, as OpenAI's reasoning models: the temperature is left out and the limit is
             sent as ``max_completion_tokens``. It gives no token probabilities.
         dialect: How the server takes a constraint on its answers: ``vllm`` for vLLM's
-            ``structured_outputs``, ``json_schema`` for OpenAI's ``response_format``; None for not at all.
+            ``structured_outputs``, ``json_schema`` for OpenAI's ``response_format``, ``llama.cpp`` for
+            its server's ``grammar``; None for not at all.
         connect_timeout: Seconds to reach the server.
         read_timeout: Seconds that the server may stay silent.
         total_timeout: Most seconds for one request in all; None for no limit.
@@ -250,8 +251,8 @@ class OpenAICompatible:
             raise self._refused(status, answer)
         if status == 404:
             raise TeacherError(
-                f"{self.base_url}/{path} answers HTTP 404 ({self._message(answer)}): check "
-                "teacher.base_url, teacher.model and teacher.api"
+                f"{self.base_url}/{path} answers HTTP 404 ({self._message(answer)}): "
+                f"{self._remedy_for_404()}"
             )
         message = f"HTTP {status}: {self._message(answer)}"
         if status == 402 or (status == 429 and _NO_QUOTA in answer):
@@ -270,6 +271,15 @@ class OpenAICompatible:
         if any(word in message.lower() for word in _CONTEXT_WORDS):
             raise RowError(message, kind="context_length")
         raise RowError(message)
+
+    def _remedy_for_404(self) -> str:
+        """What to look at; the commonest cause is an address without its version."""
+        if re.search(r"/v\d", self.base_url):
+            return "check teacher.base_url, teacher.model and teacher.api"
+        return (
+            f"teacher.base_url ends in /v1 as a rule, try {self.base_url}/v1; else check teacher.model "
+            "and teacher.api"
+        )
 
     def _message(self, body: bytes) -> str:
         """The server's own words, shortened."""

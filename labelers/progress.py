@@ -23,6 +23,8 @@ class Progress:
         cost_usd: Cost of this run so far; None where the teacher has no prices.
         notes: What the user should know about how the labels were made.
         paused: Seconds of pause that an endpoint has just asked for; 0 when answers flow.
+        unfinished: Told at the end: rows that lack their label or their rationale because a server failed
+            or the budget was spent. Another run may get them.
     """
 
     phase: str
@@ -37,6 +39,7 @@ class Progress:
     cost_usd: float | None
     notes: tuple[str, ...] = ()
     paused: float = 0.0
+    unfinished: int = 0
 
 
 OnProgress = Callable[[Progress], None]

@@ -119,6 +119,11 @@ class Task:
                 f"task has both labels {list(self.labels)} and choices {self.choices!r}: keep "
                 "`labels` for one fixed set, `choices` for a column of options per row"
             )
+        if isinstance(self.labels, str):
+            # It would be taken for the set of its letters.
+            raise TaskError(
+                f"task.labels is {self.labels!r}: give a tuple of texts, one for each label"
+            )
         if self.labels is not None:
             _check_labels(self.labels, self.form)
         try:

@@ -242,7 +242,8 @@ def test_prune_says_what_would_go_and_asks_before_it_does(stored: Path) -> None:
     plan = said("prune", "--run", "summer", "--dry-run")
     assert plan.startswith("2 exchanges would go (0.0 MB); 1 stay")
     refused = call("log", "prune", "--run", "summer", input="n\n")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 0
+    assert refused.stdout.endswith("nothing was taken out\n")
     assert "Take them out of the store for good? [y/N]" in refused.stdout
     assert segments(stored / ".curate")[0].read_bytes() == before
     done = said("prune", "--run", "summer", "--damaged", "--yes")
@@ -379,6 +380,7 @@ def test_each_teacher_of_an_ensemble_and_a_cascade_is_quoted(
     recipe = small_recipe() | {
         "teacher": {
             "engine": "ensemble",
+            "vote": "majority",
             "members": [
                 {"teacher": cheap},
                 {

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from filters_frames import frame, kept, lines, run
 
+import filters
 from filters import ExactDuplicate, NearDuplicate
+from filters.shingles import hash_texts, shingle
+from filters.words import hash_words, split_words
 
+HASHES = [13323430773277850117, 4183277962062241016]
+SET_KEYS = [15542075494374310881, 7942056814470262405]
 SNIPPET = (
     "the zoom on this little camera is far better than i had expected for its price"  # 16 words
 )
@@ -125,7 +135,7 @@ def test_a_flipped_word_with_its_label_is_a_conflict() -> None:
     (line,) = result.decisions.to_dict("records")
     assert line["verdict"] == "conflict"
     assert line["score"] == pytest.approx(28 / 34)
-    assert line["threshold"] == 0.8
+    assert line["threshold"] == 0.7
 
 
 def test_chains_are_not_followed() -> None:
@@ -265,3 +275,111 @@ def test_a_text_of_a_megabyte_is_nothing_special() -> None:
     assert len(long) > 1_000_000
     result = run(frame([long, long + " end", "short"]), ExactDuplicate(), NearDuplicate())
     assert result.counts["dropped"] == {"near_duplicate": 1}
+
+
+def test_plain_texts_are_cut_byte_by_byte_as_all_others_are_cut() -> None:
+    draw = random.Random(0)
+    letters = "abZ09 '`-*/^.,:!?$+_\n\t("
+    texts = ["".join(draw.choices(letters, k=draw.randrange(14))) for _ in range(20_000)]
+    texts += [text + draw.choice("é电😀İß²½") for text in texts[:2_000]]
+    hashes, counts = hash_words(pl.Series(texts))
+    words = split_words(texts)
+    assert counts.tolist() == words.list.len().to_list()
+    by_word = dict(zip(words.explode().to_list(), hashes.tolist(), strict=True))
+    assert [by_word[word] for word in words.explode().to_list()] == hashes.tolist()
+    assert len(set(by_word.values())) == len(by_word) > 1_000
+
+
+def test_hashes_are_the_same_on_every_machine_and_in_every_version() -> None:
+    texts = ["The battery lasts all day.", "电池很好 -5"]
+    assert hash_texts(texts).tolist() == HASHES
+    assert shingle([texts], (1, 2)).keys.tolist() == SET_KEYS
+
+
+def test_a_text_next_to_much_longer_ones_has_the_same_shingles() -> None:
+    draw = random.Random(1)
+    words = [f"w{number}" for number in range(50)]
+    texts = [" ".join(draw.choices(words, k=k)) for k in (1, 2, 20, 70, 140, 300, 3, 5_000, 40)]
+    together = shingle([texts], (1, 2))
+    for place, text in enumerate(texts):
+        alone = shingle([[text]], (1, 2))
+        found, _ = together.take(np.array([place]))
+        cut = text.split()
+        assert found.tolist() == alone.hashes.tolist()
+        assert len(found) == len(set(cut)) + len(set(itertools.pairwise(cut)))
+
+
+def test_pairs_are_found_among_thousands_of_rows_of_one_template() -> None:
+    draw = random.Random(5)
+    letters = "bdfgklmnprst"
+    name = lambda: "".join(draw.choices(letters, k=7))  # noqa: E731
+    base = [
+        f"We bought the {name()} {name()} camera for our kitchen and {name()} {name()} from the "
+        f"workshop says that its battery should be replaced after {draw.randrange(9_999)} hours"
+        for _ in range(4_000)
+    ]
+    edited = [text.replace("kitchen", "cellar") for text in base[:400]]
+    rows = frame([*base, *edited])
+    result = run(rows, NearDuplicate())
+    assert result.counts["dropped"] == {"near_duplicate": 400}
+    pairs = {frozenset(pair) for pair in lines(result, "drop")}
+    assert pairs == {frozenset({f"r{n}", f"r{4_000 + n}"}) for n in range(400)}
+
+
+def test_votes_decide_between_rows_of_equal_confidence() -> None:
+    text = "The battery lasts all day."
+    rows = frame([text] * 3, confidence=[0.9, 0.9, 0.8], agreement=[0.6, 1.0, 1.0])
+    assert kept(run(rows, ExactDuplicate())) == {"r1"}
+
+
+def test_conflicts_stand_side_by_side_and_can_be_read_back_as_a_review(tmp_path: Path) -> None:
+    rows = frame(
+        [SNIPPET, SNIPPET.replace("better", "worse"), "Nothing like it.", SNIPPET + "!"],
+        label=["positive", "negative", "positive", "negative"],
+        confidence=[0.9, 0.8, 0.7, 0.6],
+    )
+    result = run(rows, ExactDuplicate(), NearDuplicate())
+    table = filters.conflicts(result)
+    assert table[["pair", "id", "related_id", "label"]].values.tolist() == [
+        [1, "r3", "r0", "negative"],
+        [1, "r0", "r3", "positive"],
+        [2, "r1", "r0", "negative"],
+        [2, "r0", "r1", "positive"],
+    ]
+    assert table["input"].tolist()[2] == SNIPPET.replace("better", "worse")
+    assert table["score"].tolist() == pytest.approx([1, 1, 28 / 34, 28 / 34])
+    table.loc[table["id"] == "r3", "verdict"] = "drop"
+    table.to_csv(tmp_path / "review.csv", index=False)
+    assert filters.read_review(tmp_path / "review.csv").values.tolist()[0][:2] == ["r3", "drop"]
+
+
+def test_without_conflicts_the_table_of_conflicts_is_empty() -> None:
+    table = filters.conflicts(run(frame(["One.", "Two."]), NearDuplicate()))
+    assert len(table) == 0
+    assert {"pair", "id", "input", "related_id", "score", "verdict"} <= set(table.columns)
+
+
+@pytest.mark.parametrize("texts", [[], ["Alone."], ["Same."] * 5])
+def test_no_row_one_row_and_equal_rows(texts: list[str]) -> None:
+    result = run(frame(texts, label=["good"] * len(texts)), ExactDuplicate(), NearDuplicate())
+    assert result.counts["kept"] == min(len(texts), 1)
+    assert result.counts["conflicts"] == 0
+
+
+@pytest.mark.parametrize("kind", [object, "string", pd.StringDtype("pyarrow", na_value=np.nan)])
+def test_nulls_are_refused_in_the_input_and_read_as_empty_elsewhere(kind: Any) -> None:
+    rows = frame(["A fine lens.", "A fine lens."]).astype({"input": kind})
+    rows["note"] = pd.Series([None, ""], dtype=kind)
+    for filter_ in (ExactDuplicate, NearDuplicate):
+        assert run(rows, filter_(fields=["input", "note"])).counts["kept"] == 1
+    rows.loc[1, "input"] = None
+    with pytest.raises(filters.FilterError, match="row 'r1': input is null"):
+        run(rows, NearDuplicate())
+
+
+def test_emoji_and_right_to_left_texts_are_compared_by_their_words() -> None:
+    arabic = "البطارية تدوم طوال اليوم وهذا الهاتف خفيف جدا وسريع في كل شيء أحتاجه هنا الآن"
+    emoji = " ".join("😀😡🎉🚀🐍🍎🏠🚗⚽🎵📷💡🔑🌍🌙") + " great"
+    texts = [arabic, arabic + "!", emoji, emoji.replace("🐍", "🐎"), emoji[::-1]]
+    result = run(frame(texts), ExactDuplicate(), NearDuplicate())
+    assert kept(result) == {"r1", "r2", "r4"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from near_twins import rows_with_twins
 
 import filters
 
@@ -32,7 +35,21 @@ DUPLICATES = [
     filters.NearDuplicate(threshold=0.6),
     filters.SemanticDuplicate(threshold=0.9, overlap=0.2),
 ]
-ALL = [*DUPLICATES, filters.Confidence(on_missing="drop"), filters.Rebalance()]
+LEAKS = [
+    filters.Contamination(ngram=2),
+    filters.SemanticContamination(threshold=0.99, overlap=0.2),
+]
+ALL = [
+    *LEAKS,
+    *DUPLICATES,
+    filters.Confidence(on_missing="drop"),
+    filters.Rebalance(),
+    filters.Select(rows=3, by="k_center"),
+]
+OTHERS: dict[str, Any] = {
+    "references": {"test": ["the zoom is good", "battery was not bad 2", ""]},
+    "reference_embeddings": {"test": [[1, 0, 0], [1, 2, 0], [0, 0, 0]]},
+}
 QUICK = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
@@ -51,7 +68,7 @@ def split(found: list[dict[str, Any]]) -> tuple[pd.DataFrame, np.ndarray, np.nda
 def test_no_row_is_changed_moved_or_lost(found: list[dict[str, Any]]) -> None:
     frame, vectors, clusters = split(found)
     before = frame.copy(deep=True)
-    result = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters)
+    result = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters, **OTHERS)
     pd.testing.assert_frame_equal(frame, before)
     pd.testing.assert_frame_equal(result.frame[list(before.columns)], before)
     assert result.counts["kept"] + sum(result.counts["dropped"].values()) == len(frame)
@@ -63,22 +80,25 @@ def test_the_order_of_the_rows_does_not_matter(found: list[dict[str, Any]], draw
     frame, vectors, clusters = split(found)
     order = list(range(len(frame)))
     draw.shuffle(order)
-    straight = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters)
+    straight = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters, **OTHERS)
     shuffled = filters.apply(
-        frame.iloc[order], ALL, embeddings=vectors[order], clusters=clusters[order]
+        frame.iloc[order], ALL, embeddings=vectors[order], clusters=clusters[order], **OTHERS
     )
     pd.testing.assert_frame_equal(straight.frame, shuffled.frame.sort_index())
     pd.testing.assert_frame_equal(straight.decisions, shuffled.decisions)
     assert straight.warnings == shuffled.warnings
+    assert straight.notes == shuffled.notes
+    assert straight.policy == shuffled.policy
 
 
 @QUICK
 @given(st.lists(rows, max_size=25))
 def test_a_second_pass_over_what_is_left_drops_nothing(found: list[dict[str, Any]]) -> None:
     frame, vectors, _ = split(found)
-    once = filters.apply(frame, DUPLICATES, embeddings=vectors)
+    chosen = [*LEAKS, *DUPLICATES, filters.Confidence(on_missing="drop"), ALL[-1]]
+    once = filters.apply(frame, chosen, embeddings=vectors, **OTHERS)
     keep = once.frame["keep"].to_numpy()
-    again = filters.apply(frame[keep], DUPLICATES, embeddings=vectors[keep])
+    again = filters.apply(frame[keep], chosen, embeddings=vectors[keep], **OTHERS)
     assert again.counts["dropped"] == {}
 
 
@@ -86,18 +106,21 @@ def test_a_second_pass_over_what_is_left_drops_nothing(found: list[dict[str, Any
 @given(st.lists(rows, max_size=25))
 def test_reason_score_and_threshold_reproduce_every_decision(found: list[dict[str, Any]]) -> None:
     frame, vectors, clusters = split(found)
-    result = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters)
+    result = filters.apply(frame, ALL, embeddings=vectors, clusters=clusters, **OTHERS)
     rows = result.frame
     assert (rows["keep"] == rows["reason"].isna()).all()
-    scores = {name: rows[f"score_{name}"] for name in filters.FILTERS}
+    scores = {each.reason: rows[f"score_{each.reason}"] for each in ALL}
     unlabelled = rows["label"].isna() | rows["error"].notna()
     verdicts = {
         "unlabelled": unlabelled,
+        "contamination": scores["contamination"] >= 0.5,
+        "semantic_contamination": scores["semantic_contamination"] >= 0.99,
         "exact_duplicate": scores["exact_duplicate"] >= 1,
         "near_duplicate": scores["near_duplicate"] >= 0.6,
         "semantic_duplicate": scores["semantic_duplicate"] >= 0.9,
         "confidence": ~(scores["confidence"] >= 0.6),
         "rebalance": scores["rebalance"] > 1,
+        "select": scores["select"] > 1,
     }
     left = pd.Series(True, index=rows.index)
     for reason, says_drop in verdicts.items():
@@ -107,6 +130,8 @@ def test_reason_score_and_threshold_reproduce_every_decision(found: list[dict[st
     assert set(zip(drops["id"], drops["filter"], strict=True)) == {
         (row.id, row.reason) for row in rows[~rows["keep"]].itertuples()
     }
+    twins = ("contamination", "semantic_contamination", *(each.reason for each in DUPLICATES))
+    assert (rows["related_id"].notna() == rows["reason"].isin(twins)).all()
 
 
 @QUICK
@@ -129,3 +154,29 @@ def test_every_twin_stays_and_agrees_and_no_conflict_is_dropped(
                 assert other["keep"]
                 assert one["label"] != other["label"]
                 assert line.score >= line.threshold
+
+
+@pytest.mark.parametrize("each", [filters.NearDuplicate(), filters.NearDuplicate(threshold=0.9)])
+def test_what_holds_for_few_rows_holds_where_signatures_propose_the_pairs(
+    each: filters.NearDuplicate,
+) -> None:
+    frame = rows_with_twins(3_000).assign(confidence=np.arange(4_050) % 7 / 7)
+    chosen = [filters.ExactDuplicate(), each]
+    straight = filters.apply(frame, chosen)
+    shuffled = filters.apply(frame.sample(frac=1, random_state=1), chosen)
+    pd.testing.assert_frame_equal(straight.frame, shuffled.frame.sort_index())
+    pd.testing.assert_frame_equal(straight.decisions, shuffled.decisions)
+    assert filters.apply(straight.kept[frame.columns], chosen).counts["dropped"] == {}
+    scores = straight.frame["score_near_duplicate"]
+    assert ((scores >= each.threshold) == (straight.frame["reason"] == "near_duplicate")).all()
+    drops = straight.decisions[straight.decisions["verdict"] == "drop"].set_index("id")
+    best = drops["score"].groupby(level=0).max()
+    own = straight.frame.set_index("id").loc[best.index, "score_near_duplicate"]
+    np.testing.assert_allclose(best, own)
+    words = frame.set_index("id")["input"].str.split()
+    for name, line in drops[:100].iterrows():
+        one, other = (
+            {(a,) for a in words[key]} | set(itertools.pairwise(words[key]))
+            for key in (name, line["related_id"])
+        )
+        assert line["score"] == pytest.approx(len(one & other) / len(one | other))

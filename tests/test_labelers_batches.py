@@ -258,7 +258,7 @@ def test_a_batch_that_was_not_made_is_made_after_looking_for_it(
         ({"at": "create", "status": 403}, "refuses the key in TEACHER_KEY (HTTP 403: planned)"),
         (
             {"at": "upload", "status": 404},
-            "it offers no Batch API, or the key is of another project",
+            "it offers no Batch API, so ask it directly (in a recipe, without teacher.batch)",
         ),
         (
             {"at": "create", "status": 400, "body": f'{{"error": {{"message": "no {KEY}"}}}}'},

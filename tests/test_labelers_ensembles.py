@@ -305,3 +305,20 @@ def test_dear_rows_that_are_not_those_asked_are_refused() -> None:
             work(cheap, dear, [2, 1])
     with pytest.raises(RowsError, match="3 rows came with 2 gold labels"):
         report_cascade(cheap, dear, [1, 2], [None] * 2)
+
+
+def test_rows_that_the_dear_teacher_was_never_asked_do_not_make_it_cheap() -> None:
+    """A budget that was spent after the first of three rows: one row's cost, times all rows."""
+    texts = [f"Review: lamp {i}" for i in range(4)]
+    cheap = teacher("cheap", answer(0.9), answer(0.6), answer(0.6), answer(0.6), texts=texts)
+    unasked = {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
+    dear = teacher(
+        "dear", answer(0.1, cost_usd=0.05), answer(None, **unasked), answer(None, **unasked),
+        texts=texts[1:],
+    ).remove_columns("id")  # fmt: skip
+    found = report_cascade(cheap, dear, [1, 2, 3], [None] * 4)
+    assert found.all_dear_usd == pytest.approx(0.2)
+    assert found.tokens_all_dear == pytest.approx(100)
+    nobody = teacher("dear", *[answer(None, **unasked)] * 3, texts=texts[1:]).remove_columns("id")
+    found = report_cascade(cheap, nobody, [1, 2, 3], [None] * 4)
+    assert (found.all_dear_usd, found.saved_usd, found.tokens_all_dear) == (None, None, None)

@@ -335,3 +335,12 @@ def test_the_users_openai_key_goes_to_no_server_that_a_recipe_names(
     assert OpenAICompatible(model="m")._read_key() == "sk-of-the-user"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/")
     assert OpenAICompatible(model="m")._read_key() == "sk-of-the-user"
+
+
+def test_an_address_without_its_version_is_told_of(server: Server, tmp_path: Path) -> None:
+    bare = server.base_url.removesuffix("/v1")
+    message = refused(teacher(server, base_url=bare), tmp_path)
+    assert (
+        f"HTTP 404 (404: Not Found): teacher.base_url ends in /v1 as a rule, try {bare}/v1"
+        in message
+    )

@@ -296,3 +296,8 @@ def test_whatever_changes_the_answer_changes_the_address() -> None:
 def test_half_a_surrogate_pair_is_an_error_of_ours() -> None:
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         canonical(request(text="Review: \ud83d it broke."))
+
+
+def test_labels_given_as_one_text_are_not_read_letter_by_letter() -> None:
+    with pytest.raises(TaskError, match=r"task\.labels is 'abc': give a tuple of texts"):
+        Task(instruction="Decide.", labels="abc")  # type: ignore[arg-type]

@@ -431,3 +431,8 @@ def test_every_filter_argument_can_be_written_in_a_recipe() -> None:
         recipe = parse_recipe(yaml.safe_load(GOOD) | {"filters": [{name: arguments}]})
         assert recipe.built_filters() == [kind()]
         assert Recipe.model_validate(recipe.resolved()) == recipe
+
+
+def test_overrides_given_as_one_text_are_not_read_letter_by_letter() -> None:
+    with pytest.raises(RecipeError, match=r"overrides is 'seed=3': give a list.*\['seed=3'\]"):
+        parse_recipe({"name": "small"}, overrides="seed=3")

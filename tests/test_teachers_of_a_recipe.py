@@ -14,6 +14,7 @@ from teacher_server import MODEL, Fault, Server, running
 
 import curate
 import labelers
+from curate.dry_run import dry_run
 from curate.exceptions import RecipeError
 from curate.recipe import parse_recipe
 from curate.recipe_teachers import WITHOUT_EFFECT_ON_ANSWERS, OpenAISection
@@ -311,3 +312,156 @@ def test_the_share_of_written_rows_that_is_kept_is_reported(tmp_path: Path, serv
         "Of 1 rows that the teacher wrote 1 are kept" in w
         for w in done.stages["curated"]["warnings"]
     )
+
+
+def test_a_raised_budget_brings_the_rationales_that_did_not_fit(
+    tmp_path: Path, server: Server
+) -> None:
+    """All labels fit and most rationales do not: the stage is not done, though no row has an error."""
+    rows = len(review_rows())
+    teacher = asked(server, concurrency=1, budget={"tokens": rows * 48 + 2000})
+    frame, info = label(tmp_path, teacher)
+    assert frame["label"].notna().all()
+    train = frame["split"] == "train"
+    before = int(frame["rationale"].notna().sum())
+    assert before < train.sum()
+    assert info["unfinished"] == train.sum() - before
+    frame, info = label(tmp_path, {**teacher, "budget": {"tokens": 100_000}})
+    assert frame.loc[train, "rationale"].notna().all()
+    assert info["unfinished"] == 0
+
+
+def test_a_dear_teacher_without_budget_is_told_of_and_asked_when_it_is_raised(
+    tmp_path: Path, server: Server
+) -> None:
+    dear = asked(server, mode="cot", revision="large", prices={"prompt": 10.0, "completion": 20.0})
+    teacher = {
+        "engine": "cascade",
+        "cheap": asked(server, rationales=False, calibration=None),
+        "dear": {**dear, "budget": {"usd": 0.0001}},
+        "threshold": 0.9,
+    }
+    frame, info = label(tmp_path, teacher)
+    assert set(frame["rationale"].isna()) == {True}
+    assert any(
+        note.startswith(f"{MODEL} gave no label for 60 of 60 rows; the first error: budget: ")
+        for note in info["notes"]
+    )
+    # Nothing was spent on the dear teacher, so what it would cost for all rows is not known.
+    assert not any("saved" in note for note in info["notes"])
+    frame, info = label(tmp_path, {**teacher, "dear": {**dear, "budget": {"usd": 10.0}}})
+    assert frame["rationale"].notna().all()
+    assert not any("gave no label" in note for note in info["notes"])
+
+
+def test_a_member_that_fails_is_no_disagreement(tmp_path: Path, server: Server) -> None:
+    members = [
+        {"teacher": asked(server, mode="cot")},
+        {"teacher": asked(server, mode="cot", revision="b", budget={"tokens": 100})},
+    ]
+    frame, info = label(tmp_path, {"engine": "ensemble", "members": members, "vote": "majority"})
+    assert frame["label"].notna().all()
+    assert info["ensemble"]["disagreed"] == 0
+    assert f"{MODEL} gave no label for 60 of 60 rows" in " ".join(info["notes"])
+
+
+def test_too_few_generated_rows_are_told_of(tmp_path: Path, server: Server) -> None:
+    generate = {"labels": {"negative": 3}, "max_requests": 5}
+    label(tmp_path, asked(server, rationales=False, calibration=None), generate=generate)
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text())
+    (note,) = stages["generated"]["info"]["notes"]
+    assert note.startswith("2 of the 3 rows wanted were not had in 5 requests; left out: ")
+
+
+@pytest.mark.parametrize("member", [{"mode": "cot"}, {"engine": "recorded", "column": "said"}])
+def test_a_vote_by_probability_needs_them_of_every_member(member: dict[str, Any]) -> None:
+    served_by = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    second = member if "engine" in member else {**served_by, **member}
+    teacher = {
+        "engine": "ensemble",
+        "members": [{"teacher": served_by}, {"teacher": second}],
+    }
+    with pytest.raises(RecipeError, match=r"teacher\.members\.1 .*set teacher\.vote to majority"):
+        parse_recipe(recipe_with(teacher))
+    parse_recipe(recipe_with({**teacher, "vote": "majority"}))
+    if "mode" in member:
+        drawn = [{"teacher": served_by}, {"teacher": {**second, "samples": 3}}]
+        parse_recipe(recipe_with({**teacher, "members": drawn}))
+
+
+def test_the_dialect_of_llama_cpp_s_server_can_be_named() -> None:
+    teacher = {"engine": "openai", "model": "m", "probabilities": "constrained"}
+    parse_recipe(recipe_with({**teacher, "structured": "llama.cpp"}))
+
+
+def test_an_account_of_tokens_is_no_secret() -> None:
+    teacher = {"engine": "openai", "model": "m", "budget": {"tokens": "many"}, "max_tokens": "few"}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(recipe_with(teacher))
+    assert "teacher.budget.tokens is 'many'" in str(caught.value)
+    assert "teacher.max_tokens is 'few'" in str(caught.value)
+
+
+def test_rows_that_fail_are_told_of_with_the_first_error(tmp_path: Path, server: Server) -> None:
+    server.plan(Fault("kettle", 500, 99))
+    frame, info = label(tmp_path, asked(server, mode="cot", limits={"attempts": 1, "backoff": 0.0}))
+    failed = int(frame["label"].isna().sum())
+    assert failed == info["errors"]["server"]
+    (note,) = info["notes"]
+    assert note.startswith(f"{failed} rows have no label; the first error: server: ")
+    assert "HTTP 500: planned" in note
+
+
+def test_a_raised_budget_brings_the_generated_rows_that_did_not_fit(
+    tmp_path: Path, server: Server
+) -> None:
+    generate = {"labels": {"negative": 2}, "max_requests": 4}
+    teacher = asked(server, rationales=False, calibration=None, budget={"tokens": 300})
+    path = write_recipe(tmp_path, recipe_with(teacher, generate=generate))
+    with pytest.raises(curate.CurateError, match="no row of .* was labelled"):
+        curate.label(path, output=tmp_path / "run")
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text())
+    (note,) = stages["generated"]["info"]["notes"]
+    assert "4 error; the first error: budget: " in note
+    frame, _ = label(tmp_path, {**teacher, "budget": {"tokens": 100_000}}, generate=generate)
+    assert (frame["source"] == "generated").sum() == 1
+
+
+def test_what_contextual_calibration_cannot_ask_is_said(tmp_path: Path, server: Server) -> None:
+    server.plan(Fault("[MASK]", 400, 1))
+    with pytest.raises(labelers.TeacherError, match=r"calibration: contextual .*HTTP 400: planned"):
+        label(tmp_path, asked(server, rationales=False, calibration="contextual"))
+
+
+def test_a_dry_run_says_that_rows_to_be_generated_are_not_in_it(tmp_path: Path) -> None:
+    teacher = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    generate = {"labels": {"negative": 2, "positive": 3}}
+    path = write_recipe(tmp_path, recipe_with(teacher, generate=generate))
+    told = dry_run(path)
+    assert "5 rows are to be generated first, in up to 20 requests: neither" in told
+    path = write_recipe(tmp_path, recipe_with(teacher))
+    assert "generated" not in dry_run(path)
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_written_demonstrations_hold_no_personal_data_either(
+    tmp_path: Path, server: Server, api: str
+) -> None:
+    pytest.importorskip("presidio_analyzer")
+    recipe = recipe_with(
+        asked(server, mode="cot", api=api, demonstrations={"written": 4}),
+        privacy={"entities": ["EMAIL_ADDRESS"]},
+    )
+    path = write_recipe(tmp_path, recipe)
+    rows = [row | {"text": f"jane@example.com: {row['text']}"} for row in review_rows()]
+    write_csv(tmp_path / "reviews.csv", rows)
+    done = curate.label(path, output=tmp_path / "run")
+    assert any(
+        note.startswith("4 demonstrations were written") for note in done.stages["labeled"]["notes"]
+    )
+    with labelers.Store(tmp_path / ".curate") as store:
+        asked_of = [json.dumps(exchange.request) for exchange in store.exchanges()]
+    assert len(asked_of) > len(rows)
+    assert not any("jane@example.com" in request for request in asked_of)
+    assert all("<EMAIL_ADDRESS_1>: " in request for request in asked_of)
+    assert done.table("labeled")["input"].str.contains("jane@example.com").all()
