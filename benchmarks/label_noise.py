@@ -83,9 +83,10 @@ def score_quiz(rows: pd.DataFrame, embedder: str) -> tuple[pd.DataFrame, dict[st
         start = time.perf_counter()
         frame = filters.apply(seen, [each]).frame
         seconds[name] = time.perf_counter() - start
+        print(f"{name}: {seconds[name]:.0f} s", file=sys.stderr, flush=True)
         columns[f"score_{name}"] = sign * frame[f"score_{each.reason}"].to_numpy(dtype=float)
 
-    add("label_noise", filters.LabelNoise())
+    add("label_noise", filters.LabelNoise(evidence="rivals"))
     add("text", filters.LabelNoise(evidence="text", encoder=embedder))
     add("both", filters.LabelNoise(evidence="both", encoder=embedder))
     add("unsupported", filters.Unsupported(encoder=embedder))
@@ -133,7 +134,7 @@ def measure_quiz(options: argparse.Namespace, embedder: str, student: str) -> li
         "",
         "Seconds for all train rows: "
         + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-        + " (embeddings included for `text`, of which the next two encode only what is new).",
+        + ", with embeddings from the cache.",
         "",
     ]
     lines += measure_subset(frame, right, student, options.cache)

@@ -63,8 +63,8 @@ def dry_run(recipe: Path, *, overrides: Sequence[str] = (), store: Path | None =
     if (wanted := checked.generate) is not None:
         rows = sum(wanted.labels.values())
         told.append(
-            f"{rows:,} rows are to be generated first, in up to {wanted.max_requests or 4 * rows:,} requests: "
-            "neither these nor the labels of the new rows are in the figures below"
+            f"{rows:,} rows are to be generated first, in up to {wanted.max_requests or 4 * rows:,} "
+            "requests: neither these nor the labels of the new rows are in the figures below"
         )
     for section, task, note in _asked(checked):
         told.append("")

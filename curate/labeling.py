@@ -68,9 +68,10 @@ def label_rows(
     frame.insert(list(examples.columns).index("gold"), "gold", examples["gold"].to_numpy())
     errors = frame["error"].dropna()
     if len(errors) == len(frame):
+        spent = errors.str.startswith("budget:").all()
         raise CurateError(
-            f"no row of {len(frame)} was labelled; the first error is: {errors.iloc[0]}. See to the task's "
-            "instruction and labels, or to the teacher"
+            f"no row of {len(frame)} was labelled; the first error is: {errors.iloc[0]}"
+            + ("" if spent else ". See to the task's instruction and labels, or to the teacher")
         )
     kinds = Counter(error.split(":", 1)[0] for error in errors)
     others = [error for error in errors if not error.startswith("budget:")]

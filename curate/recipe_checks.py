@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import filters
 import labelers
+from curate.recipe_teachers import CascadeSection
 
 if TYPE_CHECKING:
     from curate.recipe import Recipe
@@ -72,6 +73,14 @@ def _demonstrations(recipe: Recipe) -> Iterator[Finding]:
 def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
     task, student = recipe.task, recipe.student
     closed = task.labels is not None or task.choices is not None
+    if isinstance(recipe.teacher, CascadeSection):
+        cheap = recipe.teacher.cheap
+        if cheap.mode == "cot" and cheap.samples == 1:
+            yield (
+                ("teacher", "cheap", "mode"),
+                "teacher.cheap.mode is 'cot' with one sample, which gives no confidence: every row would go "
+                "to the dear teacher as well. Set mode score, or draw several samples",
+            )
     teachers = list(recipe.teacher.asked())
     for teacher in teachers:
         yield from _asked(recipe, teacher, closed)
@@ -116,6 +125,12 @@ def _asked(recipe: Recipe, teacher: AskedSection, closed: bool) -> Iterator[Find
             ("teacher", "samples"),
             f"teacher.samples is {teacher.samples} and teacher.probabilities is {teacher.probabilities!r}: "
             "in mode score several samples are drawn by `probabilities: votes`, which needs at least 2",
+        )
+    if teacher.samples > 1 and teacher.temperature == 0:
+        yield (
+            ("teacher", "temperature"),
+            f"teacher.temperature is 0 and teacher.samples is {teacher.samples}: the same answer would be "
+            "paid for so many times; raise the temperature (0.7), or draw one",
         )
     if teacher.calibration in ("temperature", "isotonic") and recipe.data.gold is None:
         yield (

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -121,11 +122,18 @@ def label(
     _check(vote, get_args(VoteRule), "vote")
     _check(calibration, (*get_args(Calibration), None), "calibration")
     _check_counts(samples=samples, max_tokens=max_tokens, max_rationale_tokens=max_rationale_tokens)
+    _check_counts(least=0, rationales=rationales)
+    _check_settings(temperature, limits, budget)
     check_fit(task, teacher, mode, probabilities, samples, vote, calibration)
     rows = prepared(read_rows(dataset, task), demonstrations)
     refuse_clash(dataset)
     if temperature is None:
         temperature = SAMPLING_TEMPERATURE if samples > 1 else 0.0
+    if samples > 1 and not temperature:
+        raise TaskError(
+            f"temperature is 0 and samples is {samples}: the same answer would be paid for so many times; "
+            "raise the temperature, or draw one"
+        )
     with ExitStack() as stack:
         if isinstance(store, Store):
             opened = store
@@ -166,10 +174,22 @@ def _check(value: object, allowed: tuple[object, ...], name: str) -> None:
         raise TaskError(f"{name} is {value!r}: choose {' or '.join(map(repr, allowed))}")
 
 
-def _check_counts(**counts: int) -> None:
+def _check_counts(*, least: int = 1, **counts: object) -> None:
     for name, value in counts.items():
-        if value < 1:
-            raise TaskError(f"{name} is {value}: it must be at least 1")
+        if not isinstance(value, Integral):
+            raise TaskError(f"{name} is {value!r}: it must be a whole number")
+        if value < least:
+            raise TaskError(f"{name} is {value}: it must be at least {least}")
+
+
+def _check_settings(temperature: object, limits: object, budget: object) -> None:
+    """Refuse what would fail, or be refused by the server, when rows have been asked already."""
+    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
+        raise TaskError(f"temperature is {temperature!r}: it must be a number, 0 or more")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TaskError(f"limits is {limits!r}: give labelers.Limits(...)")
+    if budget is not None and not isinstance(budget, Budget):
+        raise TaskError(f"budget is {budget!r}: give labelers.Budget(...)")
 
 
 def check_fit(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import orjson
@@ -105,6 +105,17 @@ class OpenAICompatible:
                 f"teacher.base_url of {authority} holds a query (`?`): it would be shown in errors, and "
                 "paths are put behind it. Leave it out, and name a variable with the key in "
                 "teacher.api_key_env"
+            )
+        if self.api not in get_args(Api):
+            raise TeacherError(f"teacher.api is {self.api!r}: choose 'chat' or 'completions'")
+        most: object = self.concurrency
+        if not isinstance(most, int) or most < 1:
+            raise TeacherError(
+                f"teacher.concurrency is {self.concurrency!r}: it must be a whole number, at least 1"
+            )
+        if self.prices is not None and not isinstance(self.prices, Prices):
+            raise TeacherError(
+                f"teacher.prices is {self.prices!r}: give labelers.Prices(prompt=..., completion=...)"
             )
         if clash := _OURS & self.extra.keys():
             raise TeacherError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import threading
 from pathlib import Path
@@ -26,6 +27,7 @@ from scripted_teacher import (
     thoughtful,
 )
 
+import labelers
 from labelers import Demonstration, Prices, Progress, Store, Task, TaskError, TeacherError, label
 
 
@@ -308,3 +310,25 @@ def test_damaged_lines_of_the_store_are_mentioned(tmp_path: Path) -> None:
         file.write(b"scribble\n")
     run(thoughtful, tmp_path, mode="cot", on_progress=seen.append)
     assert "1 damaged line" in " ".join(seen[-1].notes)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"samples": "3"}, "samples is '3': it must be a whole number"),
+        ({"rationales": -1}, "rationales is -1: it must be"),
+        ({"temperature": "hot"}, "temperature is 'hot': it must be a number, 0 or more"),
+        ({"temperature": -1.0}, "temperature is -1.0: it must be a number, 0 or more"),
+        ({"limits": {"attempts": 3}}, "limits is {'attempts': 3}: give labelers.Limits(...)"),
+        ({"budget": {"tokens": 3}}, "budget is {'tokens': 3}: give labelers.Budget(...)"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_asked(
+    tmp_path: Path, how: dict[str, Any], said: str
+) -> None:
+    task = labelers.Task(instruction="Glad or cross?", labels=("glad", "cross"))
+    teacher = labelers.OpenAICompatible(model="m", base_url="http://127.0.0.1:9/v1")
+    rows = pd.DataFrame({"text": ["I love this lamp."]})
+    with pytest.raises(labelers.TaskError, match=re.escape(said)):
+        labelers.label(rows, task, teacher, store=tmp_path / "store", **how)
+    assert not (tmp_path / "store").exists()

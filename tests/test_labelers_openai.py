@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,3 +345,17 @@ def test_an_address_without_its_version_is_told_of(server: Server, tmp_path: Pat
         f"HTTP 404 (404: Not Found): teacher.base_url ends in /v1 as a rule, try {bare}/v1"
         in message
     )
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"api": "chats"}, "teacher.api is 'chats': choose 'chat' or 'completions'"),
+        ({"concurrency": 0}, "teacher.concurrency is 0: it must be a whole number, at least 1"),
+        ({"concurrency": "8"}, "teacher.concurrency is '8': it must be a whole number"),
+        ({"prices": {"prompt": 1}}, "teacher.prices is {'prompt': 1}: give labelers.Prices("),
+    ],
+)
+def test_settings_of_another_kind_are_refused(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(TeacherError, match=re.escape(said)):
+        OpenAICompatible(model="m", base_url="http://127.0.0.1:9/v1", **how)

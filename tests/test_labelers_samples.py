@@ -133,6 +133,7 @@ def test_short_answers_are_voted_on_without_probabilities(tmp_path: Path) -> Non
     [
         ({"samples": 3}, "several samples are drawn by `probabilities: votes`"),
         ({"probabilities": "votes"}, "votes need at least 2"),
+        ({"samples": 3, "mode": "cot", "temperature": 0.0}, "the same answer would be paid for"),
         ({"samples": 0, "mode": "cot"}, "samples is 0: it must be at least 1"),
         ({"probabilities": "guess"}, "probabilities is 'guess': choose"),
         ({"probabilities": "scoring"}, "use api: completions"),

@@ -243,6 +243,10 @@ def test_a_busy_server_is_waited_for_as_it_asks(tmp_path: Path, server: Server) 
             {"mode": "score", "samples": 3},
             "in mode score several samples are drawn by `probabilities: votes`",
         ),
+        (
+            {"mode": "cot", "samples": 3, "temperature": 0},
+            "the same answer would be paid for so many times",
+        ),
         ({"budget": {"usd": 5.0}}, "teacher.budget.usd is 5.0, and the teacher has no prices"),
         ({"budget": {}}, "give `tokens`, `usd` or both"),
         ({"budget": {"dollars": 3}}, "unknown key 'teacher.budget.dollars'"),
@@ -289,6 +293,22 @@ def test_other_sections_are_checked_as_well(sections: dict[str, Any], message: s
     with pytest.raises(RecipeError) as caught:
         parse_recipe(recipe_with(teacher, **sections))
     assert message in str(caught.value)
+
+
+def test_a_cheap_teacher_that_is_never_sure_is_refused() -> None:
+    teacher = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    cascade = {"engine": "cascade", "cheap": {**teacher, "mode": "cot"}, "dear": teacher}
+    with pytest.raises(RecipeError, match="every row would go to the dear teacher as well"):
+        parse_recipe(recipe_with(cascade))
+    parse_recipe(recipe_with({**cascade, "cheap": {**teacher, "mode": "cot", "samples": 5}}))
+
+
+def test_a_budget_too_small_for_any_row_says_so_and_no_more(tmp_path: Path, server: Server) -> None:
+    with pytest.raises(curate.CurateError) as caught:
+        label(tmp_path, asked(server, mode="cot", budget={"tokens": 5}))
+    assert "the first error is: budget: not asked" in str(caught.value)
+    assert "instruction" not in str(caught.value)
+    assert server.control()["received"] == []
 
 
 def test_calibration_on_gold_needs_gold() -> None:
@@ -418,7 +438,7 @@ def test_a_raised_budget_brings_the_generated_rows_that_did_not_fit(
     generate = {"labels": {"negative": 2}, "max_requests": 4}
     teacher = asked(server, rationales=False, calibration=None, budget={"tokens": 300})
     path = write_recipe(tmp_path, recipe_with(teacher, generate=generate))
-    with pytest.raises(curate.CurateError, match="no row of .* was labelled"):
+    with pytest.raises(curate.CurateError, match=r"no row of .* was labelled"):
         curate.label(path, output=tmp_path / "run")
     stages = json.loads((tmp_path / "run" / "stages.json").read_text())
     (note,) = stages["generated"]["info"]["notes"]
