@@ -189,7 +189,9 @@ async def _listen(run: LabelingRun, mode: Mode, calibration: Calibration | None)
     assert isinstance(listener, Listener)
     try:
         await run.all(mode, calibration)
-    except RowError:
+    except TeacherError:
+        if calibration != "contextual":
+            raise
         # What contextual calibration asks first is not in the store.
         listener.forget()
         notes.append("three more requests for contextual calibration are not counted")
