@@ -248,8 +248,8 @@ def shown(done: Deduped, prompt_tokens: int, price: float | None) -> Iterator[st
         yield f"  {done.conflicts:,} {pairs} of alike texts with different labels stayed"
     tokens = done.characters // _CHARACTERS + gone * prompt_tokens
     money = f", {tokens * price / 1e6:,.2f} USD" if price is not None else ""
-    rows = "row" if gone == 1 else "rows"
+    noun = "row" if gone == 1 else "rows"
     yield (
-        f"labeling the {gone:,} dropped {rows} would have cost about {tokens:,} prompt tokens{money} "
+        f"labeling the {gone:,} dropped {noun} would have cost about {tokens:,} prompt tokens{money} "
         f"(at {_CHARACTERS} characters a token)"
     )

@@ -21,7 +21,7 @@ from labelers.row_asking import SAMPLING_TEMPERATURE, Probabilities, VoteRule
 from labelers.rows import read_rows, refuse_clash
 from labelers.store import Store
 from labelers.tasks import Task
-from labelers.teachers import Prices, RowError, Teacher
+from labelers.teachers import Prices, RowError, Teacher, TeacherError
 from labelers.token_counts import CountText, TokenCounter
 
 if TYPE_CHECKING:
