@@ -66,7 +66,9 @@ def read_equations(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
 def snippets(name: str, most: int | None) -> pd.DataFrame:
     """Rated snippets with the human label as `label` and the review as `group`."""
     rows = load_data(name)
-    rows = rows[rows["sentiment"].notna()].head(most or len(rows)).reset_index(drop=True)
+    rows = rows[rows["sentiment"].notna()].reset_index(drop=True)
+    if most is not None:  # the file lists one label after the other
+        rows = rows.sample(most, random_state=0).reset_index(drop=True)
     return pd.DataFrame(
         {
             "id": rows["id"],

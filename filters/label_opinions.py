@@ -25,6 +25,7 @@ from filters.confident_learning import (
     group_names,
     label_quality,
     out_of_fold,
+    skill,
     suspects,
     word_features,
 )
@@ -33,6 +34,7 @@ from filters.rows import Flags, Floats, Ints, Rows
 from filters.rules import read_choices
 
 _FEWEST = 5  # rows of a label below which no model can learn it
+_LEAST_SKILL = 0.01  # part of the loss by frequencies that a model must save to be listened to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,15 @@ def opine_on_classes(work: Work, score: str, probabilities: str | None = None) -
     for place, code in zip(chosen, part.argmax(axis=1), strict=True):
         best[place] = names[code]
     suspected = np.zeros(size, dtype=bool)
-    suspected[chosen] = suspects(part, codes, thresholds)
+    if skill(part[known], codes[known]) >= _LEAST_SKILL:
+        suspected[chosen] = suspects(part, codes, thresholds)
+    else:
+        warnings = (
+            *warnings,
+            f"{work.owner}: out of fold, labels are predicted no better than by their frequency, so "
+            "none is suspected; texts and labels may have nothing to do with each other, or the "
+            "rows are too few",
+        )
     found = Opinion(
         scores=scores,
         own=own,

@@ -50,7 +50,9 @@ class Unsupported:
 
     def judge(self, rows: Rows) -> Judgement:
         """Score every row's rationale; learn from the rows still alive."""
+        rows.report(self.reason, 0, len(rows))
         found = self._opine(rows)
+        rows.report(self.reason, len(rows), len(rows))
         scored = rows.alive & ~np.isnan(found.scores)
         warnings = list(found.warnings)
         if rows.alive.any() and not scored.any() and not warnings:

@@ -147,6 +147,19 @@ def test_free_text_labels_are_not_judged() -> None:
     assert "leave the filter out for free text" in found.warnings[0]
 
 
+def test_labels_that_no_model_can_predict_are_not_suspected() -> None:
+    rng = np.random.default_rng(0)
+    rows = frame(
+        [f"The {PARTS[n % 12]} number {n}." for n in range(200)],
+        label=rng.choice(["good", "bad"], 200).tolist(),
+    )
+    found = run(rows, LabelNoise())
+    assert len(found.kept) == 200
+    assert "labels are predicted no better than by their frequency" in found.warnings[0]
+    # What is asked for outright is done all the same; rows of one score stay together.
+    assert 150 <= len(run(rows, LabelNoise(share=0.25)).kept) < 160
+
+
 def test_labels_are_needed() -> None:
     with pytest.raises(FilterError, match="label_noise: there is no column 'label'"):
         run(frame(["One."]), LabelNoise())

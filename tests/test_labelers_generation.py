@@ -403,7 +403,9 @@ def test_what_stands_around_a_text_is_taken_off(said: str, tmp_path: Path) -> No
 
 def test_what_the_template_puts_after_the_text_is_put_back(tmp_path: Path) -> None:
     # As a block of YAML ends.
-    task = Task(instruction="Sort it.", template="Text: {{ text }}\nWhich one?\n", labels=("a", "b"))
+    task = Task(
+        instruction="Sort it.", template="Text: {{ text }}\nWhich one?\n", labels=("a", "b")
+    )
     seeds = pd.DataFrame(
         {
             "input": ["Text: one apple pie\nWhich one?", "Text: two old shoes\nWhich one?"],
