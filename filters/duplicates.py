@@ -173,7 +173,7 @@ class NearDuplicate:
         """Return what proposes pairs: of a few texts all pairs, of many those of MinHash."""
         if are_few(sets, units.rows):
             return lambda subset: (*propose_all(subset), False)
-        bands = choose_bands(self.threshold, self.lowest, self.permutations)
+        bands = choose_bands(self.threshold, self.lowest, self.permutations, len(units.rows))
         signatures = sign(sets, units.rows, count_shingles(sets), bands, rows.seed, folder)
         crowds: list[Ints] | None = None
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filters.arguments import FilterError
-from filters.proposals import BandKeys, Counts, digest, rarer_half
+from filters.proposals import BandKeys, Counts, digest, rarer_part
 from filters.rows import Ints
 from filters.shingles import ShingleSets, release
 from filters.words import Hashes, in_threads
@@ -69,7 +69,7 @@ def sign_rows(
 
     def sign_part(start: int) -> tuple[BandKeys, NDArray[np.uint8]]:
         rows = np.arange(start, min(start + _AT_ONCE, len(sets)))
-        return digest(*rarer_half(*sets.take(rows), counts), bands, seed)
+        return digest(*rarer_part(*sets.take(rows), counts), bands, seed)
 
     signed = list(in_threads(sign_part, range(0, len(sets), _AT_ONCE)))
     keys = np.concatenate([part for part, _ in signed], axis=1)

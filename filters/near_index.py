@@ -210,7 +210,7 @@ class NearIndex:
     # ---------------------------------------------------------------------------- on the disk
 
     def _open(self) -> None:
-        self._bands = choose_bands(self.near.threshold, self.near.lowest, self.near.permutations)
+        self._bands = choose_bands(self.near.threshold, self.near.lowest, self.near.permutations, 0)
         settings = {
             "format": _FORMAT,
             "threshold": self.near.threshold,

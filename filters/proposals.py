@@ -7,7 +7,7 @@ Units are numbered from the one most worth keeping; every pair is (worse, better
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +28,10 @@ _BEST = 32
 _RARITY_BITS = 20
 _COUNTED = 8_000_000
 _FEW = 20_000_000
+_MANY = 1_000_000
+_RARER = 0.4  # the share of a set's shingles that signs for it
+_SKETCH = 128
+_AT_ONCE = 50_000
 _BLOCK = 8_000_000  # similarities held at once: 32 MB
 
 
@@ -47,31 +51,37 @@ def no_pairs() -> Pairs:
     return Pairs(worse=none, better=none, score=np.empty(0))
 
 
-def choose_bands(threshold: float, floor: float, permutations: int) -> tuple[int, int]:
+def choose_bands(threshold: float, floor: float, permutations: int, texts: int) -> tuple[int, int]:
     """Return (bands, entries per band) for locality-sensitive hashing.
 
     Two sets that resemble each other by s share a band with probability 1 - (1 - s^r)^b (Leskovec
-    et al., Mining of Massive Datasets, section 3.4). Here s is the least that the rarer halves of
-    two sets of one size can resemble each other where the sets do by `threshold`, or by `floor`.
-    The largest r is taken that then misses at most 1 %, or 25 %, of the pairs; halves as unlike
-    as that are rare, so far fewer are missed.
+    et al., Mining of Massive Datasets, section 3.4). Here s is what the rarer parts of two sets
+    are expected to resemble each other by where the sets do by `threshold`, or by `floor`. The
+    largest r is taken that then misses at most 1 %, or 25 %, of the pairs. Beyond a million texts
+    signatures are twice as long, so that r can be larger: chance pairs grow with the square.
     """
-    least, lower = _least_of_halves(threshold), _least_of_halves(floor)
+    entries_in_all = permutations if texts <= _MANY else 2 * permutations
+    upper, lower = (_likely_in_parts(similarity) for similarity in (threshold, floor))
     for entries in range(8, 1, -1):
-        bands = permutations // entries
-        missed = (1 - least**entries) ** bands
+        bands = entries_in_all // entries
+        missed = (1 - upper**entries) ** bands
         if bands and missed <= 0.01 and (1 - lower**entries) ** bands <= 0.25:
             return bands, entries
-    return permutations, 1
+    return entries_in_all, 1
 
 
-def _least_of_halves(similarity: float) -> float:
-    """Return the least Jaccard similarity of the rarer halves of two sets of one size.
+def _least_in_parts(similarity: float) -> float:
+    """Return the least Jaccard similarity of the rarer parts of two sets of one size.
 
-    All that sets them apart may be in the halves, while what they share is there as far as there is room.
+    All that sets them apart may be in the parts, and what they share only as far as there is room.
     """
     apart = (1 - similarity) / (1 + similarity)  # the share of either set that the other lacks
-    return max(0.5 - apart, 0.0) / (0.5 + apart)
+    return max(_RARER - apart, 0.0) / (_RARER + apart)
+
+
+def _likely_in_parts(similarity: float) -> float:
+    """Return what to expect: halfway between the worst case and no difference to whole sets."""
+    return (similarity + _least_in_parts(similarity)) / 2
 
 
 def count_shingles(sets: ShingleSets) -> Counts:
@@ -96,9 +106,9 @@ def count_shingles(sets: ShingleSets) -> Counts:
 class Signatures:
     """What is kept of the MinHash signatures of texts.
 
-    `keys` are their keys in every band, shape (bands, n); `sketch` is the last byte of every entry,
-    shape (n, entries), from which a pair's similarity can be guessed. `place` says for each of m
-    units which of the n it is.
+    `keys` are their keys in every band, shape (bands, n); `sketch` is the last byte of the first
+    128 entries at most, shape (n, entries), from which a pair's similarity can be guessed. `place`
+    says for each of m units which of the n it is.
     """
 
     keys: BandKeys
@@ -116,7 +126,7 @@ def sign(
 ) -> Signatures:
     """Return the signatures of some rows, one unit per row.
 
-    The MinHash (Broder 1997) is of the rarer half of a set: what many texts have in common, such
+    The MinHash (Broder 1997) is of the rarer part of a set: what many texts have in common, such
     as the words of a template, says little and would propose too many pairs.
 
     Args:
@@ -129,13 +139,14 @@ def sign(
     """
     count, entries = bands
     keys = make_array(folder, "keys", (count, len(rows)), np.uint32)
-    sketch = make_array(folder, "sketch", (len(rows), count * entries), np.uint8)
+    width = min(count * entries, _SKETCH)
+    sketch = make_array(folder, "sketch", (len(rows), width), np.uint8)
     by_row = np.argsort(rows)
 
     def sign_part(start: int) -> None:
         part = slice(start, min(start + 2_048, len(rows)))
         theirs = sets.take(rows[by_row[part]])
-        keys[:, part], sketch[part] = digest(*rarer_half(*theirs, counts), bands, seed)
+        keys[:, part], sketch[part] = digest(*rarer_part(*theirs, counts), bands, seed)
         release(keys)
         release(sketch)
 
@@ -161,8 +172,8 @@ def digest(
     key = np.zeros(table.shape[:2], dtype=np.uint64)
     for entry in range(entries):
         key = mix(key * np.uint64(0x9E3779B97F4A7C15) + table[:, :, entry])
-    sketch = (flat & np.uint64(0xFF)).astype(np.uint8).reshape(-1, count * entries)
-    return (key >> np.uint64(32)).astype(np.uint32).T, sketch
+    sketch = flat.reshape(-1, count * entries)[:, :_SKETCH] & np.uint64(0xFF)
+    return (key >> np.uint64(32)).astype(np.uint32).T, sketch.astype(np.uint8)
 
 
 def make_array(folder: Path | None, name: str, shape: tuple[int, ...], kind: Any) -> Any:
@@ -172,18 +183,18 @@ def make_array(folder: Path | None, name: str, shape: tuple[int, ...], kind: Any
     return np.memmap(folder / f"{name}.bin", dtype=kind, mode="w+", shape=shape)
 
 
-def rarer_half(hashes: Ints, offsets: Ints, counts: Counts) -> tuple[Hashes, Hashes]:
-    """Return the rarer half of each set, as 64-bit tokens, and the offsets."""
+def rarer_part(hashes: Ints, offsets: Ints, counts: Counts) -> tuple[Hashes, Hashes]:
+    """Return the rarer two fifths of each set, as 64-bit tokens, and the offsets."""
     sizes = np.diff(offsets)
     bits = len(counts).bit_length() - 1
     rarity = counts[hashes >> (HASH_BITS - bits)].astype(np.uint64)
     token = rarity << np.uint64(64 - _RARITY_BITS)
     token |= hashes.astype(np.uint64) >> np.uint64(HASH_BITS - 64 + _RARITY_BITS)
     token = sort_rows(token, sizes)
-    half = (sizes + 1) // 2
+    some = np.ceil(sizes * _RARER).astype(np.int64)
     place = np.arange(len(token)) - np.repeat(offsets[:-1], sizes)
-    ends = np.concatenate([[0], np.cumsum(half)]).astype(np.uint64)
-    return mix(token[place < np.repeat(half, sizes)]), ends
+    ends = np.concatenate([[0], np.cumsum(some)]).astype(np.uint64)
+    return mix(token[place < np.repeat(some, sizes)]), ends
 
 
 def are_few(sets: ShingleSets, rows: Ints) -> bool:
@@ -218,27 +229,31 @@ def propose_by_bands(
         units: Which units are of interest, ascending.
         crowds: What an earlier call has returned. Then only these are looked at again.
     """
-    count = len(signatures.place)
+    place, count = signatures.place, len(signatures.place)
     wanted = np.zeros(count, dtype=bool)
     wanted[units] = True
     least = least_agreement(floor, signatures.sketch.shape[1])
 
     def pair_up(band: int) -> tuple[Hashes, Ints]:
         mine = units if crowds is None else crowds[band][wanted[crowds[band]]]
-        keys = signatures.keys[band][signatures.place[mine]]
-        worse, better, crowd = _pair_up(keys, labels[mine])
+        order, group, size = _sort_out(signatures.keys[band][place[mine]])
         release(signatures.keys)
-        worse, better = mine[worse], mine[better]
-        likely = [np.empty(0, dtype=np.int64)]
-        for start in range(0, len(worse), 50_000):
-            part = slice(start, start + 50_000)
-            one = signatures.sketch[signatures.place[worse[part]]]
-            equal = one == signatures.sketch[signatures.place[better[part]]]
-            agree = np.count_nonzero(equal, axis=1)
-            likely.append(start + np.flatnonzero(agree >= least))
+        crowd = size > _BUCKET
+        some = [np.empty(0, dtype=np.int64)]
+        for worse, better in itertools.chain(
+            _pair_all(order[~crowd], group[~crowd]),
+            _pair_with_best(order[crowd], group[crowd], labels[mine]),
+        ):
+            for start in range(0, len(worse), _AT_ONCE):
+                one, other = (
+                    mine[worse[start : start + _AT_ONCE]],
+                    mine[better[start : start + _AT_ONCE]],
+                )
+                equal = signatures.sketch[place[one]] == signatures.sketch[place[other]]
+                near = np.count_nonzero(equal, axis=1) >= least
+                some.append(one[near] * count + other[near])
         release(signatures.sketch)
-        near = np.concatenate(likely)
-        return (worse[near] * count + better[near]).astype(np.uint64), np.sort(mine[crowd])
+        return np.concatenate(some).astype(np.uint64), np.sort(mine[order[crowd]])
 
     found, now = [np.empty(0, dtype=np.uint64)], []
     for some, crowd in in_threads(pair_up, range(len(signatures.keys))):
@@ -251,7 +266,7 @@ def propose_by_bands(
 
 def least_agreement(floor: float, entries: int) -> float:
     """Return how many entries of two signatures agree at least, where the sets resemble by `floor`."""
-    least = _least_of_halves(floor)
+    least = _least_in_parts(floor)
     return float(entries * least - 4 * np.sqrt(entries * least * (1 - least)))
 
 
@@ -263,53 +278,45 @@ def _distinct(parts: list[Hashes]) -> Hashes:
     return numbers[fresh]
 
 
-def _pair_up(keys: NDArray[np.uint32], labels: Ints) -> tuple[Ints, Ints, Ints]:
-    """Pair the units that share a key; in crowds, each with the best only. Also return the crowds."""
+def _sort_out(keys: NDArray[np.uint32]) -> tuple[Ints, Ints, Ints]:
+    """Return the units that share a key: in the order of keys, with group number and group size."""
     # One sort of whole numbers groups the keys and keeps the units of a key in their order.
     placed = np.sort(
         (keys.astype(np.uint64) << np.uint64(32)) | np.arange(len(keys), dtype=np.uint64)
     )
-    order = (placed & np.uint64(0xFFFFFFFF)).astype(np.int64)
     starts = np.flatnonzero(np.diff(placed >> np.uint64(32), prepend=np.uint64(1 << 33)))
     sizes = np.diff(starts, append=len(keys))
     shared = np.repeat(sizes > 1, sizes)
-    order, group = order[shared], np.repeat(np.arange(len(sizes)), sizes)[shared]
-    size = sizes[group]
-    worse: list[Ints] = []
-    better: list[Ints] = []
-    members, belongs = order[size <= _BUCKET], group[size <= _BUCKET]
-    for step in range(1, _BUCKET):
-        same = belongs[step:] == belongs[:-step] if step < len(belongs) else np.empty(0, bool)
+    order = (placed[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    sizes = sizes[sizes > 1]
+    return order, np.repeat(np.arange(len(sizes)), sizes), np.repeat(sizes, sizes)
+
+
+def _pair_all(units: Ints, groups: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield all pairs within groups, those of neighbours first; `groups` is sorted."""
+    for step in range(1, min(_BUCKET, len(units))):
+        same = groups[step:] == groups[:-step]
         if not same.any():
-            break
-        worse.append(members[step:][same])
-        better.append(members[:-step][same])
-    crowded, belongs = order[size > _BUCKET], group[size > _BUCKET]
-    if len(crowded):
-        views = [(crowded, belongs)]
-        if labels.min() != labels.max():
-            by_label = np.lexsort((crowded, labels[crowded], belongs))
-            fine = belongs[by_label] * (labels.max() + 2) + labels[crowded[by_label]] + 1
-            views.append((crowded[by_label], fine))
-        for units, groups in views:
-            one, other = _pair_with_best(units, groups)
-            worse.append(one)
-            better.append(other)
-    empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([empty, *worse]), np.concatenate([empty, *better]), crowded
+            return
+        yield units[step:][same], units[:-step][same]
 
 
-def _pair_with_best(units: Ints, groups: Ints) -> tuple[Ints, Ints]:
-    """Pair every unit with the first `_BEST` of its group; `groups` is sorted."""
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    first = np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-    place = np.arange(len(groups)) - first
-    worse, better = [], []
-    for best in range(_BEST):
-        after = np.flatnonzero(place > best)
-        worse.append(units[after])
-        better.append(units[first[after] + best])
-    return np.concatenate(worse), np.concatenate(better)
+def _pair_with_best(units: Ints, groups: Ints, labels: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield each unit with the first units of its group, and of its group and label."""
+    if not len(units):
+        return
+    views = [(units, groups)]
+    if labels.min() != labels.max():
+        by_label = np.lexsort((units, labels[units], groups))
+        fine = groups[by_label] * (labels.max() + 2) + labels[units[by_label]] + 1
+        views.append((units[by_label], fine))
+    for members, belongs in views:
+        starts = np.flatnonzero(np.r_[True, belongs[1:] != belongs[:-1]])
+        first = np.repeat(starts, np.diff(np.r_[starts, len(belongs)]))
+        place = np.arange(len(belongs)) - first
+        for best in range(_BEST):
+            after = np.flatnonzero(place > best)
+            yield members[after], members[first[after] + best]
 
 
 def propose_by_cosine(vectors: NDArray[np.float32], labels: Ints, floor: float) -> Pairs:
