@@ -41,10 +41,12 @@ SUMMARY = """\
 Accuracy of the labels that a filter keeps, by the share of rows that it keeps. AUC: how well a score
 tells right labels from wrong ones, 0.5 being chance. In brackets: 95 % Wilson intervals; for fitted
 scores, the lowest and highest of 20 draws of the checked rows, which are not judged themselves. Nothing
-but the lines that say "fitted" has seen gold.
+but the lines that say "fitted" has seen gold; what counts as evidence at all was chosen with the train
+rows' gold at hand, and fixed before the test rows were looked at.
 
 - **The goal** for CommonsenseQA was 85 % right among at least 70 % of the rows. `label_noise` reaches
-  it on train and on test, with room to spare, by rivals alone.
+  it on train and on test, with room to spare, by rivals alone; with its default threshold it keeps 84 %
+  of the train rows, and 86 % of those are right.
 - **Why rivals work there.** CommonsenseQA was made by asking for questions around the same three
   options, one question for each, and adding two more choices to every question. So a choice that no
   related question offers is rarely right, and one that a related question has as its answer is not
@@ -60,9 +62,10 @@ but the lines that say "fitted" has seen gold.
   of which score that is, and gives a probability that can be read as one.
 - **SVAMP**: sums that do not add up, and long rationales, both point at wrong equations. The test set
   is too small to say more than that it looks alike.
-- **Planted errors**: on snippets the default threshold finds two thirds of what is wrong, and about two
-  thirds of what it drops is wrong; the rest are hard rows. `adjusted`, the default score, costs little
-  where errors are symmetric and is the only one that holds where one label is favoured."""
+- **Planted errors**: on snippets the default threshold finds about two thirds of what is wrong, and a
+  half to three quarters of what it drops is wrong; the rest are hard rows. `adjusted`, the default
+  score, costs little where errors are symmetric and is the only one that holds where one label is
+  favoured."""
 CHEAP = (
     *("score_label_noise", "score_text", "score_unsupported", "score_other_choice"),
     *("score_restatement", "score_echo", "score_too_long"),

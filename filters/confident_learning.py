@@ -47,14 +47,13 @@ def confident_joint(probabilities: Floats, labels: Ints) -> Ints:
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def skill(probabilities: Floats, labels: Ints) -> float:
-    """Return how much of the log loss of guessing by frequency the probabilities save; at most 1."""
+def gain(probabilities: Floats, labels: Ints) -> float:
+    """Return by how many nats the labels are likelier than if guessed by their frequency."""
     if not len(labels):
         return 0.0
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
-    guessed = -np.log(shares[labels]).mean()
     own = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-6)
-    return float(1 + np.log(own).mean() / guessed) if guessed > 0 else 0.0
+    return float((np.log(own) - np.log(shares[labels])).sum())
 
 
 def suspects(probabilities: Floats, labels: Ints, thresholds: Floats) -> Flags:

@@ -22,10 +22,10 @@ from filters.choice_pairs import (
 from filters.confident_learning import (
     class_thresholds,
     deal_folds,
+    gain,
     group_names,
     label_quality,
     out_of_fold,
-    skill,
     suspects,
     word_features,
 )
@@ -34,7 +34,7 @@ from filters.rows import Flags, Floats, Ints, Rows
 from filters.rules import read_choices
 
 _FEWEST = 5  # rows of a label below which no model can learn it
-_LEAST_SKILL = 0.01  # part of the loss by frequencies that a model must save to be listened to
+_LEAST_GAIN = 3.0  # nats by which held-out labels must be likelier than by frequency: 20 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def opine_on_classes(work: Work, score: str, probabilities: str | None = None) -
     for place, code in zip(chosen, part.argmax(axis=1), strict=True):
         best[place] = names[code]
     suspected = np.zeros(size, dtype=bool)
-    if skill(part[known], codes[known]) >= _LEAST_SKILL:
+    if gain(part[known], codes[known]) >= _LEAST_GAIN:
         suspected[chosen] = suspects(part, codes, thresholds)
     else:
         warnings = (

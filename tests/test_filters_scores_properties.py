@@ -43,7 +43,7 @@ ALL: list[Any] = [
     *(filters.LabelNoise(), filters.Unsupported(), filters.Ensemble(share=0.3)),
 ]
 QUICK = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
