@@ -273,9 +273,10 @@ def test_of_three_servers_one_is_absent_one_dies_and_the_third_finishes(tmp_path
     assert notes[-1][0].startswith(
         "an endpoint was left out: no server answers at http://127.0.0.1"
     )
-    # What the dead one had under way is asked once more, of the survivor.
+    # What the dead one had under way is asked once more, of the survivor; at most its 16 of one moment
+    # were answered between the look at its story and its death.
     assert len(story.received) == len(set(story.received))
-    assert rows <= len(story.received) + len(seen_by_mortal) <= rows + 16
+    assert rows - 16 <= len(story.received) + len(seen_by_mortal) <= rows + 16
     with Store(tmp_path) as store:
         assert len(store) == rows
 
@@ -285,7 +286,9 @@ def test_an_endpoint_that_asks_for_a_pause_is_left_alone_while_the_others_go_on(
     tmp_path: Path,
 ) -> None:
     with ExitStack() as stack:
-        tired, brisk = (stack.enter_context(fault_server.running(latency=0.01)) for _ in range(2))
+        # At 16 in flight and 30 ms the brisk one answers 500 rows a second at most: however fast the
+        # machine, rows are left when the pause ends.
+        tired, brisk = (stack.enter_context(fault_server.running(latency=0.03)) for _ in range(2))
         tired.control(pause_at=60, pause=1.0)
         result = ask(
             Fleet([teacher(tired), teacher(brisk)]), tmp_path, buyers(1500),
