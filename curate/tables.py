@@ -15,10 +15,12 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.exceptions import CurateError
+from curate.paper_data import PAPER_DATA, read_paper_data
 
 if TYPE_CHECKING:
     import datasets
@@ -75,6 +77,8 @@ def read_table(
         from curate import assets
 
         return assets.load_data(name)
+    if name.partition("@")[0] in PAPER_DATA:
+        return _read_paper(name, split)
     if _HUB_ID.match(name) and not name.endswith(SUFFIXES) and not path.parent.exists():
         return _read_hub(name, split)
     raise SourceError(_not_found(name, path))
@@ -116,8 +120,8 @@ def _not_found(name: str, path: Path) -> str:
     hint = f": did you mean {path.parent / near[0]}?" if near else ""
     return (
         f"the data {name!r} is neither a file nor a folder{hint}; it may be the path of a "
-        f"file ({_KINDS}), a folder of these, a Hub id such as org/name, or one of the built-in data "
-        f"sets {', '.join(_built_in())}"
+        f"file ({_KINDS}), a folder of these, a Hub id such as org/name, one of the built-in data "
+        f"sets {', '.join(_built_in())}, or one of {', '.join(PAPER_DATA)} from the Hub"
     )
 
 
@@ -256,12 +260,33 @@ def _read_json(path: Path, encoding: str) -> pd.DataFrame:
 
 
 def _read_hub(name: str, split: str) -> pd.DataFrame:
-    import datasets
-
     reference, _, wanted = name.partition("@")
     repository, _, config = reference.partition(":")
+    return _load_hub(name, repository, config or None, split=wanted or split)
+
+
+def _read_paper(name: str, split: str) -> pd.DataFrame:
+    short, _, wanted = name.partition("@")
+    splits = PAPER_DATA[short].splits
+    if (wanted or split) not in splits:
+        raise SourceError(
+            f"the data set {name!r} has the splits {', '.join(splits)}: name one of them, {short}@test"
+        )
+    return read_paper_data(short, wanted or split, partial(_load_hub, name))
+
+
+def _load_hub(
+    name: str,
+    repository: str,
+    config: str | None = None,
+    *,
+    split: str,
+    revision: str | None = None,
+) -> pd.DataFrame:
+    import datasets
+
     try:
-        loaded = datasets.load_dataset(repository, config or None, split=wanted or split)
+        loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
     except Exception as error:
         # The library raises dozens of kinds here, network errors of three stacks among them.
         raise SourceError(
