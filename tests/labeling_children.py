@@ -36,13 +36,19 @@ class Children:
     def start(self, folder: Path, base_url: str, **how: Any) -> int:
         """Begin a run that labels ``how["rows"]`` buyers; its number as a process.
 
-        Its journal and its result are written into ``folder`` under ``how["name"]``.
+        Its journal and its result are written into ``folder`` under ``how["name"]``. With
+        ``how["held"]`` it waits for :meth:`go`.
         """
         how = {"name": "run", "rows": 100, "first": 0, "concurrency": 16, **how}
         (folder / f"{how['name']}.told").unlink(missing_ok=True)
         (folder / f"{how['name']}.json").unlink(missing_ok=True)
         number: int = self._say(folder=str(folder), base_url=base_url, **how)
         return number
+
+    def go(self, *numbers: int) -> None:
+        """Let runs begin that were held: by now it is settled when they are killed."""
+        for number in numbers:
+            self._say(go=number)
 
     def wait(self, number: int) -> int:
         """Wait for its end; 0, or minus the signal that ended it."""
@@ -120,20 +126,35 @@ def _fork() -> None:
 
     import labelers.labeling  # noqa: F401
 
+    gates: dict[int, int] = {}
     for line in sys.stdin:
         order = json.loads(line)
+        if "go" in order:
+            os.write(gates[order["go"]], b".")
+            os.close(gates.pop(order["go"]))
+            print(0, flush=True)
+            continue
         if "wait" in order:
             _, status = os.waitpid(order["wait"], 0)
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
+        gate, opener = os.pipe()
         child = os.fork()
         if not child:
+            os.close(opener)
+            if order.pop("held", False) and not os.read(gate, 1):
+                os._exit(1)  # The test has ended without letting it go.
             try:
                 _label(order)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
                 os._exit(1)
             os._exit(0)
+        os.close(gate)
+        if order.get("held"):
+            gates[child] = opener
+        else:
+            os.close(opener)
         print(child, flush=True)
 
 

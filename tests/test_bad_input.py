@@ -198,17 +198,12 @@ def asking(at: Path, base_url: str, **teacher: Any) -> None:
     write_recipe(at, recipe)
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def test_teacher_unreachable(at: Path) -> None:
-    url = f"http://127.0.0.1:{closed_port()}/v1"
-    asking(at, url)
-    message = refusal(at)
+    with socket.socket() as taken:  # so that nobody comes to listen there meanwhile
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        asking(at, url)
+        message = refusal(at)
     assert message.startswith(f"no server answers at {url} (")
     assert message.endswith("start it, or correct teacher.base_url")
     assert (at / "run" / "examples.parquet").exists()

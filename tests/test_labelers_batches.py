@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -424,7 +424,7 @@ def test_a_line_that_no_request_could_survive_stops_the_run(
 # -------------------------------------------------------------------------------- a second start
 
 
-def stop_when(server: Server, event: str) -> Callable[[Sequence[asyncio.Task[str]]], Any]:
+def stop_at(event: str, server: Server, folder: Path, questions: Sequence[str] = FIVE) -> list[Any]:
     """Ends a run, as an interrupt does, once the provider has seen the event."""
 
     async def stop(tasks: Sequence[asyncio.Task[str]]) -> None:
@@ -432,11 +432,15 @@ def stop_when(server: Server, event: str) -> Callable[[Sequence[asyncio.Task[str
         for task in tasks:
             task.cancel()
 
-    return stop
+    # The batch stands still meanwhile, or it might be completed before the run is told to stop.
+    server.control(hold=True)
+    answers = ask(batch_teacher(server, folder), questions, after=stop)
+    server.control(hold=False)
+    return answers
 
 
 def test_a_batch_under_way_is_waited_for_and_not_made_again(server: Server, tmp_path: Path) -> None:
-    stopped = ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "poll"))
+    stopped = stop_at("poll", server, tmp_path)
     assert {type(answer) for answer in stopped} == {asyncio.CancelledError}
     assert steps(tmp_path) == [MADE]
     # More is asked this time: the old batch answers its five, a new one the sixth.
@@ -447,7 +451,7 @@ def test_a_batch_under_way_is_waited_for_and_not_made_again(server: Server, tmp_
 
 
 def test_a_batch_that_nobody_asks_for_is_left_alone(server: Server, tmp_path: Path) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "created"))
+    stop_at("created", server, tmp_path)
     polls = server.control()["events"].count("poll")
     assert ask(batch_teacher(server, tmp_path), ["It is sharp."]) == ["positive"]
     assert server.control()["batches"][0]["status"] != "completed"
@@ -465,7 +469,7 @@ def cut(folder: Path, events: int) -> None:
 def test_a_batch_whose_id_was_not_written_down_is_known_by_its_token(
     server: Server, tmp_path: Path, known: int
 ) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "poll"))
+    stop_at("poll", server, tmp_path)
     cut(tmp_path, known)
     ask(batch_teacher(server, tmp_path / "other"), ["It is sharp."])  # newer in the list
     server.control(page=1)
@@ -502,7 +506,7 @@ def test_of_a_batch_that_was_never_made_only_what_is_still_wanted_is_paid_for(
 def test_samples_asked_again_are_not_given_the_answers_of_those_that_are_stored(
     server: Server, tmp_path: Path
 ) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE[:1] * 3, after=stop_when(server, "poll"))
+    stop_at("poll", server, tmp_path, FIVE[:1] * 3)
     # As if the first of three samples had been stored and the process killed then.
     assert ask(batch_teacher(server, tmp_path), FIVE[:1] * 2) == ["positive"] * 2
     ((*_, last),) = journal(tmp_path)
@@ -547,7 +551,7 @@ def test_who_began_before_another_had_stored_reads_its_answers_and_pays_nothing(
 def test_other_weights_under_the_same_name_do_not_share_batches(
     server: Server, tmp_path: Path
 ) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "poll"))
+    stop_at("poll", server, tmp_path)
     newer = batch_teacher(server, tmp_path)
     revised = OpenAICompatible(
         model="teacher-1", base_url=server.base_url, api_key_env="TEACHER_KEY", revision="2"
@@ -562,7 +566,7 @@ def test_other_weights_under_the_same_name_do_not_share_batches(
 
 
 def test_a_line_torn_by_a_kill_is_cut_off(server: Server, tmp_path: Path) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "poll"))
+    stop_at("poll", server, tmp_path)
     (file,) = (tmp_path / "batches").glob("*/*.jsonl")
     file.write_bytes(file.read_bytes() + b'{"event":"clo')
     torn = file.with_name("20260101T000000-torn.jsonl")
@@ -573,7 +577,7 @@ def test_a_line_torn_by_a_kill_is_cut_off(server: Server, tmp_path: Path) -> Non
 
 
 def test_a_damaged_journal_is_named_and_nothing_is_asked(server: Server, tmp_path: Path) -> None:
-    ask(batch_teacher(server, tmp_path), FIVE, after=stop_when(server, "poll"))
+    stop_at("poll", server, tmp_path)
     (file,) = (tmp_path / "batches").glob("*/*.jsonl")
     file.write_bytes(file.read_bytes().replace(b'"event":"file"', b'"ev\0nt":"file"'))
     with pytest.raises(TeacherError, match=rf"{file.name} is damaged .* move it away"):

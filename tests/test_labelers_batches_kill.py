@@ -30,6 +30,13 @@ from labelers.batches import OpenAIBatch
 base_url, folder, first, rows = sys.argv[2:]
 texts = [f"Buyer {i} says it is {'great' if i % 3 else 'dull'}." for i in range(int(first), int(rows))]
 told = set()
+
+def note(news):
+    if news["status"] == "waiting" and "waiting" not in told:
+        print("waiting", flush=True)
+    told.add(news["status"])
+
+sys.stdin.readline()
 result = label(
     pd.DataFrame({"text": texts}),
     Task(
@@ -43,7 +50,7 @@ result = label(
         most_requests=100,
         gather_for=0.05,
         poll_every=0.02,
-        on_batch=lambda news: told.add(news["status"]),
+        on_batch=note,
         sleep=lambda seconds: asyncio.sleep(min(seconds, 0.05)),
     ),
     store=folder + "/store",
@@ -53,16 +60,28 @@ print(result["label"][:].count("positive"), result["error"][:].count(None), "wai
 
 
 def start(
-    server: batch_server.Server, folder: Path, first: int = 0, rows: int = ROWS
+    server: batch_server.Server,
+    folder: Path,
+    first: int = 0,
+    rows: int = ROWS,
+    *,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[str]:
+    """A run; with a pipe for ``stdin`` it begins when it is told to go."""
     arguments = [REPO, server.base_url, folder, first, rows]
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True)
+
+
+def until_it_waits(run: subprocess.Popen[str]) -> None:
+    """Return when the run has said that it waits for another: its request for the models is no sign."""
+    assert run.stdout is not None
+    assert run.stdout.readline() == "waiting\n"
 
 
 def result(run: subprocess.Popen[str]) -> list[str]:
     """Rows labelled positive, rows without an error, and whether the run waited for another."""
-    said = run.communicate(timeout=60)[0].split()
+    said = run.communicate(timeout=300)[0].split()
     assert run.returncode == 0
     return said
 
@@ -95,9 +114,12 @@ def test_nothing_is_lost_and_nothing_paid_twice_whenever_it_is_killed(tmp_path: 
             server.control(forget=True)
             while left:
                 event, after = left[0]
-                run = start(server, folder, first, first + ROWS)
+                run = start(server, folder, first, first + ROWS, stdin=subprocess.PIPE)
                 server.control(kills=[[run.pid, event, 1, after]])
-                if run.wait(timeout=60) == 0:  # It had come to its end before the event.
+                assert run.stdin is not None
+                run.stdin.write("go\n")
+                run.stdin.flush()
+                if run.wait(timeout=300) == 0:  # It had come to its end before the event.
                     run.communicate()
                     break
                 assert run.returncode == -signal.SIGKILL
@@ -123,7 +145,7 @@ def test_a_second_process_waits_its_turn_and_pays_nothing(tmp_path: Path) -> Non
         first = start(server, tmp_path)
         server.wait_for("poll")
         second = start(server, tmp_path)
-        server.wait_for("models", times=2)
+        until_it_waits(second)
         server.control(hold=False)
         assert result(first) == ["200", "300", "False"]
         assert result(second) == ["200", "300", "True"]
@@ -136,7 +158,7 @@ def test_a_process_that_waits_takes_over_when_the_other_is_killed(tmp_path: Path
         first = start(server, tmp_path)
         server.wait_for("poll")
         second = start(server, tmp_path)
-        server.wait_for("models", times=2)
+        until_it_waits(second)
         first.kill()
         first.communicate()
         server.control(hold=False)

@@ -69,7 +69,7 @@ def one_run(number: int, folder: Path, server: FaultServer, runs: Children) -> C
             runs.start(
                 folder, server.base_url, name=name, rows=rows, first=dice.choice((0, 0, 20)),
                 concurrency=dice.choice((1, 4, 24)), run="april", budget=cap, prices=PRICES,
-                max_tokens=dice.choice((64, 256)),
+                max_tokens=dice.choice((64, 256)), held=True,
             )
             for name in names
         ]  # fmt: skip
@@ -80,6 +80,7 @@ def one_run(number: int, folder: Path, server: FaultServer, runs: Children) -> C
                     for child in numbers
                 ]
             )
+        runs.go(*numbers)
         ends = [runs.wait(child) for child in numbers]
         seen["killed"] += ends.count(-9)
         for name, end in zip(names, ends, strict=True):
@@ -122,8 +123,10 @@ def test_after_kills_the_budget_of_what_was_counted_and_was_lost_is_enough(tmp_p
         budget = {"tokens": rows * 48 + (3 * in_flight + 1) * 900}
         how: dict[str, Any] = {"rows": rows, "concurrency": in_flight, "budget": budget}
         for kill in (15, 30, 45):
-            child = runs.start(tmp_path, server.base_url, **how)
+            # Held until the server knows when to strike, or it might have ended by then.
+            child = runs.start(tmp_path, server.base_url, held=True, **how)
             server.control(kills=[[child, kill, 0.0]])
+            runs.go(child)
             assert runs.wait(child) == -9
         assert runs.wait(runs.start(tmp_path, server.base_url, **how)) == 0
         assert result(tmp_path)["errors"] == [None] * rows

@@ -53,11 +53,13 @@ def test_of_2000_rows_at_30_percent_faults_none_is_lost_or_asked_without_end(
     tmp_path: Path,
 ) -> None:
     data = buyers(2000)
-    # Stalls of 30 s, cut short by the time-out, are what takes the time here: half as many of them.
-    faults = [*PASSING, *PASSING, IGNORES, IGNORES]
-    faults.remove("stall")
+    # Stalls of 30 s, cut short by the time-out, are what takes the time here: an eighth as many of
+    # them. A time-out that a machine's own pause could set off would have an answer paid for twice.
+    faults = [*PASSING, IGNORES] * 8
+    for _ in range(7):
+        faults.remove("stall")
     with fault_server.running(seed=11, fault_rate=0.3, faults=faults, pause=0.05) as server:
-        rows = ask(server, tmp_path, data, read_timeout=1.0)
+        rows = ask(server, tmp_path, data, read_timeout=3.0)
         story = server.control()
 
     assert rows["id"].tolist() == data["id"].tolist()
@@ -117,12 +119,12 @@ def test_a_pause_is_left_alone_by_all_requests_and_is_no_attempt(tmp_path: Path)
         story = server.control()
     # With one attempt a row, any refusal that counted as one would have failed its row.
     assert rows["error"].tolist() == [None] * 300
-    begin, end = story.pauses[0]
-    moments = [moment for moment, *_ in story.log]
-    assert sum(begin + 0.2 < moment < end for moment in moments) == 0
-    assert sum(moment >= end for moment in moments) > 150
-    # What was under way when the pause began is what met it.
-    assert story.fates["429 pause"] <= 64
+    # What was under way when the pause began is what met it: a request that comes in before its end
+    # is refused, so whoever asked again too early would be refused twice.
+    met = [digest for _, digest, _, fate, _ in story.log if fate == "429 pause"]
+    assert len(met) == len(set(met)) <= 64
+    _, end = story.pauses[0]
+    assert sum(moment >= end for moment, *_ in story.log) > 150
     assert 0.9 < max(told) <= 1.0, "the user was not told of the pause"
 
 
@@ -190,10 +192,12 @@ def test_a_refusal_of_every_request_stops_the_run_with_what_is_under_way(
             ask(server, tmp_path, buyers(300), concurrency=8)
         story = server.control()
         assert story.fates[fate] <= 8
-        assert in_store(tmp_path) == len(story.answered) == 49
+        # Of what was under way with the first refusal, some answers may be read only after it.
+        kept = in_store(tmp_path)
+        assert 49 - 7 <= kept <= len(story.answered) <= 49
         server.control(forget=True, after=0)
         assert ask(server, tmp_path, buyers(300))["error"].tolist() == [None] * 300
-        assert len(server.control().log) == 251
+        assert len(server.control().log) == 300 - kept
 
 
 def test_a_pause_of_hours_stops_the_run_and_says_how_long_it_is(tmp_path: Path) -> None:
@@ -202,7 +206,8 @@ def test_a_pause_of_hours_stops_the_run_and_says_how_long_it_is(tmp_path: Path) 
             ask(server, tmp_path, buyers(200), concurrency=8)
         story = server.control()
         assert story.fates["429 pause"] <= 8
-        assert in_store(tmp_path) == story.fates["answered"]
+        # Of what was under way with the first refusal, some answers may be read only after it.
+        assert 39 - 7 <= in_store(tmp_path) <= story.fates["answered"] == 39
 
 
 def test_a_retry_after_of_no_time_is_an_attempt_like_any_other(tmp_path: Path) -> None:
@@ -232,15 +237,17 @@ def test_a_label_outside_the_constraint_is_an_error_of_its_row(tmp_path: Path) -
 
 
 def test_a_window_settles_near_what_the_server_takes_at_once(tmp_path: Path) -> None:
-    data, most = buyers(800), 10
-    with fault_server.running(latency=0.05, most_at_once=most) as server:
+    data, most = buyers(300), 10
+    # So slow a server has ten requests under way as long as the client takes less than 15 ms for one.
+    with fault_server.running(latency=0.15, most_at_once=most) as server:
         rows = ask(server, tmp_path, data, concurrency=64)
         story = server.control()
     assert rows["error"].tolist() == [None] * len(data)
-    under_way = [entry[4] for entry in story.log[200:-50]]
-    assert most / 2 <= np.mean(under_way) <= most + 1
+    under_way = [entry[4] for entry in story.log[150:-50]]
+    assert most / 3 <= np.mean(under_way) <= most + 1
     assert max(under_way) <= most + 3
-    # The first window alone is refused by `32 - most`, and its half and quarter as far as they are
-    # under way. Then one refusal for each time that the window has grown past the limit by one: it is
-    # halved, and needs `most / 2` rounds of about 8 requests to come back.
-    assert story.fates["429"] <= 2 * (32 - most) + 0.08 * len(data)
+    # The first window alone is refused by `32 - most`, what its answers let out before the first refusal
+    # is read by up to `2 * most`, and its half and quarter as far as they are under way. Then one
+    # refusal for each time that the window has grown past the limit by one: it is halved, and needs
+    # `most / 2` rounds of about 8 requests to come back.
+    assert story.fates["429"] <= 3 * (32 - most) + 0.08 * len(data)

@@ -207,11 +207,12 @@ def test_an_endpoint_that_fails_on_the_way_costs_a_few_requests_and_no_row(tmp_p
         return thoughtful(body) if left[0] >= 0 else RetryableError("HTTP 500: gone")
 
     sick, well = ScriptedTeacher(dying, concurrency=8), ScriptedTeacher(thoughtful, concurrency=8)
-    rows = ask(Fleet([sick, well]), tmp_path, buyers(400))
+    # Each rest is twice as long as the one before, from 2.5 ms on: 14 of them take 40 seconds.
+    rows = ask(Fleet([sick, well]), tmp_path, buyers(400), limits=Limits(backoff=0.005))
     assert rows["error"].tolist() == [None] * 400
     assert len(well.seen) == 360
     # Two rounds of its window before it rests, and a single request after each rest.
-    assert len(sick.seen) - 40 <= 3 * 8 + 40
+    assert len(sick.seen) - 40 <= 3 * 8 + 14
 
 
 def test_the_run_stops_only_when_all_endpoints_fail(tmp_path: Path) -> None:
@@ -234,16 +235,15 @@ def test_a_row_refused_by_one_endpoint_is_not_asked_of_the_others(tmp_path: Path
 # --- with real servers
 
 
-def teacher(server: FaultServer | None, **how: Any) -> OpenAICompatible:
-    """One endpoint; without a server, an address at which nobody listens."""
-    if server is None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    else:
+def teacher(server: FaultServer | socket.socket) -> OpenAICompatible:
+    """One endpoint; a socket's is an address that is taken and at which nobody listens."""
+    if isinstance(server, FaultServer):
         url = server.base_url
+    else:
+        server.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
     return OpenAICompatible(
-        model=fault_server.MODEL, base_url=url, **{"concurrency": 16, "read_timeout": 5.0, **how}
+        model=fault_server.MODEL, base_url=url, concurrency=16, read_timeout=5.0
     )
 
 
@@ -260,10 +260,13 @@ def test_of_three_servers_one_is_absent_one_dies_and_the_third_finishes(tmp_path
         def watch(progress: Progress) -> None:
             notes.append(progress.notes)
             if progress.asked >= 200 and not seen_by_mortal:
-                seen_by_mortal.extend(mortal.control().answered)
-                mortal.die()
+                answered = mortal.control().answered
+                if len(answered) > 50:  # it may have been the slower one so far
+                    seen_by_mortal.extend(answered)
+                    mortal.die()
 
-        fleet = Fleet([teacher(None), teacher(mortal), teacher(survivor)])
+        absent = stack.enter_context(socket.socket())
+        fleet = Fleet([teacher(absent), teacher(mortal), teacher(survivor)])
         result = ask(fleet, tmp_path, buyers(rows), on_progress=watch)
         story = survivor.control()
     assert result["error"].tolist() == [None] * rows
@@ -286,19 +289,21 @@ def test_an_endpoint_that_asks_for_a_pause_is_left_alone_while_the_others_go_on(
     tmp_path: Path,
 ) -> None:
     with ExitStack() as stack:
-        # At 16 in flight and 30 ms the brisk one answers 500 rows a second at most: however fast the
-        # machine, rows are left when the pause ends.
-        tired, brisk = (stack.enter_context(fault_server.running(latency=0.03)) for _ in range(2))
-        tired.control(pause_at=60, pause=1.0)
+        # At 16 in flight and 50 ms the brisk one answers 320 rows a second at most: however fast the
+        # machine, rows are left when the pause ends. And it is long enough for 50 on a slow one.
+        tired, brisk = (stack.enter_context(fault_server.running(latency=0.05)) for _ in range(2))
+        tired.control(pause_at=60, pause=2.0)
         result = ask(
             Fleet([teacher(tired), teacher(brisk)]), tmp_path, buyers(1500),
             limits=Limits(attempts=1),
         )  # fmt: skip
         its, others = tired.control(), brisk.control()
     assert result["error"].tolist() == [None] * 1500
+    # Whatever comes in during the pause is refused: that is what was under way when it began, for
+    # with the first refusal the client knows of it.
+    assert 1 <= its.fates["429 pause"] <= 16
     begin, end = its.pauses[0]
-    assert sum(begin + 0.2 < moment < end for moment, *_ in its.log) == 0
-    assert sum(begin + 0.2 < moment < end for moment, *_ in others.log) > 50
+    assert sum(begin < moment < end for moment, *_ in others.log) > 50
     assert sum(moment >= end for moment, *_ in its.log) > 50, "it was not asked again"
 
 
@@ -324,5 +329,5 @@ def test_a_fleet_of_faulty_servers_loses_no_row_and_keeps_to_its_bound(tmp_path:
     assert set(answered.values()) == {1}, "an answered row was asked of another endpoint"
     assert len(answered) == rows - len(failed)
     assert sum(len(story.log) for story in stories) <= 1.6 * rows
-    shares = [len(story.log) for story in stories]
-    assert min(shares) >= 0.2 * sum(shares)
+    # However slow one is against the others: with 48 under way and room for 16 at each, it is asked.
+    assert min(len(story.log) for story in stories) >= 16

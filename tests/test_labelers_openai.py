@@ -190,10 +190,10 @@ def test_a_model_that_the_server_lacks_is_answered_with_those_it_has(
 
 
 def test_a_server_that_is_not_there_is_said_to_be_so(server: Server, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    message = refused(teacher(server, base_url=f"http://127.0.0.1:{port}/v1"), tmp_path)
+    with socket.socket() as taken:  # so that nobody comes to listen there meanwhile
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        message = refused(teacher(server, base_url=f"http://127.0.0.1:{port}/v1"), tmp_path)
     assert f"no server answers at http://127.0.0.1:{port}/v1" in message
     message = refused(teacher(server, base_url="http://no-such-host.invalid/v1"), tmp_path)
     assert "no server answers at http://no-such-host.invalid/v1" in message

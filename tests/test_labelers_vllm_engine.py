@@ -183,7 +183,8 @@ def test_a_new_request_joins_those_under_way_and_may_overtake_them(vllm: Install
         vllm.engine.steps = steps = threading.Semaphore(0)
         long = asyncio.create_task(teacher.send(TEXT, asked("long", max_tokens=40)))
         short = asyncio.create_task(teacher.send(TEXT, asked("short")))
-        steps.release(2)  # In the first it may not have been seen yet.
+        await asyncio.sleep(0)  # Both are handed over; in the first step one may not be seen yet.
+        steps.release(2)
         said = text_of(await short)
         assert not long.done()
         steps.release(40)
@@ -199,6 +200,7 @@ def test_a_request_that_is_given_up_is_aborted_and_harms_no_other(vllm: Installe
         vllm.engine.steps = steps = threading.Semaphore(0)
         long = asyncio.create_task(teacher.send(TEXT, asked("long", max_tokens=50)))
         short = asyncio.create_task(teacher.send(TEXT, asked("short")))
+        await asyncio.sleep(0)  # Both are handed over; in the first step one may not be seen yet.
         steps.release(2)
         await short
         long.cancel()
