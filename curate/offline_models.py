@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,17 @@ def unpack_members(
                     sink.write(chunk)
                     done += len(chunk)
                     report("unpack", name, done, total)
+
+
+def build_static(
+    archives: Sequence[Path], folder: Path, report: Report, *, members: Mapping[str, str]
+) -> None:
+    """Unpack an embedder beside `folder`, and make a static one of it there."""
+    import filters
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as source:
+        unpack_members(archives, Path(source), report, members=members)
+        filters.distil_static(source, folder)
 
 
 def join_parts(

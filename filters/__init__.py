@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from filters.rules import TooLong, TooShort, Truncated, UnknownLabel
     from filters.selection import Select, next_to_label
     from filters.self_tests import SelfTest, self_test
+    from filters.static_embeddings import distil_static
     from filters.text_rules import Echo, PersonalData, Refusal, Repetition, Residue
     from filters.thresholds import rethreshold
     from filters.twins import group_twins
@@ -96,6 +97,7 @@ _HOMES = {
     "conflicts": "alarms",
     "dedupe_batches": "partitions",
     "diff": "differences",
+    "distil_static": "static_embeddings",
     "embed": "embeddings",
     "explain": "explanations",
     "fit_score": "ensemble_scores",
@@ -167,6 +169,7 @@ __all__ = [
     "conflicts",
     "dedupe_batches",
     "diff",
+    "distil_static",
     "embed",
     "explain",
     "fit_score",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 
-_BATCHES_PER_CHUNK = 16  # what is encoded between two writes to the cache
+_MOST_BATCHES = 16  # encoded between two writes to the cache, where writing takes longer
+_WRITING = 0.05  # the share of the time that may go into writing
 _CHARACTERS_PER_TOKEN = 64  # no tokenizer needs more text than this to fill its window
+_STATIC_BATCH = 1_024
 _MODEL_FILES = {".json", ".txt", ".safetensors", ".bin", ".model"}
 
 
@@ -57,8 +60,10 @@ def embed(
     Args:
         texts: The texts; empty ones are allowed.
         model: A folder, a Hub id, or a callable `(list[str]) -> (n, d) array` with a `name`.
-        cache: Folder for the vectors. They are kept per model content and precision and are
-            written chunk by chunk, so that a run cut short goes on where it was.
+        cache: Folder for the vectors. They are kept per model content and precision. They are on
+            the disk after every batch, or, where a batch is encoded faster than it is written,
+            after up to 16: a run cut short, even by kill -9, goes on where it was and encodes
+            nothing again but the texts of the batches whose vectors were not written yet.
         batch_size: Texts per batch.
         precision: "bf16", "fp32", or "auto": bf16 where the processor computes in it.
         on_progress: Called with {"stage": "embed", "done", "total", "encoded", "cached"}, counted
@@ -95,16 +100,22 @@ def embed(
             on_progress({"stage": "embed", **counts})
 
     report(0)
-    step = batch_size * _BATCHES_PER_CHUNK
+    batches = _MOST_BATCHES if folder is None else 1
     encode: _Encode | None = None
-    for start in range(0, len(todo), step):
+    start = 0
+    while start < len(todo):
         encode = encode or load(batch_size)  # a model that is not needed is not loaded
-        chunk = todo[start : start + step]
+        chunk = todo[start : start + batches * batch_size]
+        began = perf_counter()
         fresh = _checked(encode([distinct[key] for key in chunk]), len(chunk), identity)
+        encoded = perf_counter()
         if folder is not None:
             append_vectors(folder, identity, chunk, fresh)
+        if perf_counter() - encoded > _WRITING * (encoded - began):
+            batches = min(2 * batches, _MOST_BATCHES)
         vectors.update(zip(chunk, fresh, strict=True))
-        report(start + len(chunk))
+        start += len(chunk)
+        report(start)
     return np.stack([vectors[key] for key in keys]).astype(np.float32, copy=False)
 
 
@@ -227,9 +238,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _encoder(loaded: SentenceTransformer, lower: bool, batch_size: int) -> _Encode:
-    if lower:
+    static = type(loaded[0]).__name__ == "StaticEmbedding"
+    if lower and not static:  # a table of vectors gains nothing by it
         loaded.bfloat16()
-    longest = (loaded.max_seq_length or 512) * _CHARACTERS_PER_TOKEN
+    window = loaded.max_seq_length or 512
+    longest = None if static or window == float("inf") else int(window) * _CHARACTERS_PER_TOKEN
+    batch_size = max(batch_size, _STATIC_BATCH) if static else batch_size
 
     def encode(texts: list[str]) -> NDArray[Any]:
         return np.asarray(
