@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+
+from student.formatting import Formatting, label_sources, label_targets, token_ids
+from student.soft_targets import SoftTargets, soft_targets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,26 +38,12 @@ POOL_BATCHES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Formatting:
-    """How a text becomes the student's input; saved with the student, so that predict does alike.
-
-    In the multitask scheme of Hsieh et al. 2023 the prefix tells the student which of its two
-    tasks to do. Limits are in tokens, the closing `</s>` included.
-    """
-
-    label_prefix: str = ""
-    rationale_prefix: str = "[rationale] "
-    max_input_tokens: int = 512
-    max_label_tokens: int = 64
-    max_rationale_tokens: int = 128
-
-
-@dataclass(frozen=True, kw_only=True)
 class EncodedExamples:
     """Token ids of every example, in its order; `None` where a row has no rationale.
 
     `truncated` counts the rows cut at a limit, by part. A row with `copies` = 3 is here once;
-    `order` lists the rows as often as an epoch shows them.
+    `order` lists the rows as often as an epoch shows them. With `shared_encoder` the rationale task
+    has no inputs of its own. `soft` holds the choices and the teacher's distributions over them.
     """
 
     label_inputs: list[list[int]]
@@ -64,6 +53,8 @@ class EncodedExamples:
     weights: list[float]
     order: list[int]
     truncated: dict[str, int]
+    shared_encoder: bool = False
+    soft: SoftTargets | None = None
 
     def lengths(self) -> list[int]:
         """Return one number per entry of `order`: the tokens that row puts through the student."""
@@ -84,9 +75,20 @@ class EncodedExamples:
 class Batch:
     """Tensors of one forward pass over `n` rows, `m` of which have a rationale.
 
-    `input_ids`, `attention_mask`: (n + m, source length), the label task's rows first.
+    `input_ids`, `attention_mask`: (n + m, source length), the label task's rows first; (n, source
+    length) where both tasks share the encoder.
     `label_targets`: (n, label length), `rationale_targets`: (m, rationale length), padded with -100.
     `label_weights`: (n,), `rationale_weights`: (m,).
+    `rationale_sources`: (m,), the row of `input_ids` that each rationale is written from.
+    `rows`: (n,), the rows' numbers in the encoded examples.
+
+    For soft labels, over all `c` (row, choice) pairs of the batch, row by row:
+    `choice_targets`: (c, label length); `choice_rows`: (c,), the pair's row, 0..n-1; `choice_probs`:
+    (c,), the teacher's; `choice_hard`: (n,), the pair that is the row's own label; `soft_weights`:
+    (n,), the row's weight, or 0 where the teacher gave no distribution.
+
+    `sampled_targets`: (n, any length), what the student itself wrote for some rows and the label for
+    the others, where a white-box teacher judges the student's own sequences.
     """
 
     input_ids: torch.Tensor
@@ -95,10 +97,19 @@ class Batch:
     rationale_targets: torch.Tensor
     label_weights: torch.Tensor
     rationale_weights: torch.Tensor
+    rationale_sources: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    choice_targets: torch.Tensor | None = None
+    choice_rows: torch.Tensor | None = None
+    choice_probs: torch.Tensor | None = None
+    choice_hard: torch.Tensor | None = None
+    soft_weights: torch.Tensor | None = None
+    sampled_targets: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        tensors = {name: t.to(device) for name, t in vars(self).items() if t is not None}
+        return replace(self, **tensors)
 
 
 def encode(
@@ -107,52 +118,45 @@ def encode(
     formatting: Formatting,
     *,
     rationales: bool,
+    soft_labels: bool = False,
 ) -> EncodedExamples:
     """Tokenise every text once; cut at the limits, keep the closing `</s>`, count what was cut.
 
-    With `rationales=False` (the label-only objective) rationales are not tokenised at all.
+    With `rationales=False` (an objective of one task) there is no rationale task: a rationale then
+    only counts where `formatting.rationale_in` puts it into the label task's input or target.
+    `soft_labels` adds every choice and the teacher's distribution over them.
     """
-    having = [i for i, example in enumerate(examples) if rationales and example.rationale]
-    label_inputs, cut_inputs = token_ids(
-        [formatting.label_prefix + example.input for example in examples],
-        tokenizer,
-        formatting.max_input_tokens,
+    reasons = [example.rationale for example in examples]
+    having = [i for i, reason in enumerate(reasons) if rationales and reason]
+    inputs, cut_inputs = label_sources([e.input for e in examples], reasons, tokenizer, formatting)
+    targets, cut_targets = label_targets(
+        [e.target for e in examples], reasons, tokenizer, formatting
     )
-    label_targets, cut_labels = token_ids(
-        [example.target for example in examples], tokenizer, formatting.max_label_tokens
+    sources: list[list[int]] = [[]] * len(having)
+    if not formatting.shared_encoder:
+        prefixed = [formatting.rationale_prefix + examples[i].input for i in having]
+        sources, _ = token_ids(prefixed, tokenizer, formatting.max_input_tokens)
+    written, cut_rationales = token_ids(
+        [reasons[i] or "" for i in having], tokenizer, formatting.max_rationale_tokens
     )
-    sources, _ = token_ids(
-        [formatting.rationale_prefix + examples[i].input for i in having],
-        tokenizer,
-        formatting.max_input_tokens,
-    )
-    targets, cut_rationales = token_ids(
-        [examples[i].rationale or "" for i in having], tokenizer, formatting.max_rationale_tokens
-    )
-    by_row = dict(zip(having, zip(sources, targets, strict=True), strict=True))
+    by_row = dict(zip(having, zip(sources, written, strict=True), strict=True))
     pairs = [by_row.get(i, (None, None)) for i in range(len(examples))]
+    cut_rationales += cut_inputs["rationales"] + cut_targets["rationales"]
     return EncodedExamples(
-        label_inputs=label_inputs,
-        label_targets=label_targets,
+        label_inputs=inputs,
+        label_targets=targets,
         rationale_inputs=[source for source, _ in pairs],
         rationale_targets=[target for _, target in pairs],
         weights=[example.weight for example in examples],
         order=[i for i, example in enumerate(examples) for _ in range(example.copies)],
-        truncated={"inputs": cut_inputs, "labels": cut_labels, "rationales": cut_rationales},
+        truncated={
+            "inputs": cut_inputs["inputs"],
+            "labels": cut_targets["labels"],
+            "rationales": cut_rationales,
+        },
+        shared_encoder=formatting.shared_encoder,
+        soft=soft_targets(examples, tokenizer, formatting) if soft_labels else None,
     )
-
-
-def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
-) -> tuple[list[list[int]], int]:
-    """Tokenise `texts`, each ending in `</s>` and at most `limit` long; count those cut."""
-    if not texts:
-        return [], 0
-    end = tokenizer.eos_token_id
-    found = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
-    whole = [ids if ids and ids[-1] == end else [*ids, end] for ids in found]
-    cut = sum(len(ids) > limit for ids in whole)
-    return [ids if len(ids) <= limit else [*ids[: limit - 1], end] for ids in whole], cut
 
 
 def bucketed_batches(
@@ -177,20 +181,45 @@ def bucketed_batches(
 
 def collate(encoded: EncodedExamples, rows: Sequence[int], *, pad_token_id: int) -> Batch:
     """Pad the given rows into one `Batch`; inputs with `pad_token_id`, targets with -100."""
-    having = [row for row in rows if encoded.rationale_targets[row] is not None]
+    having = [place for place, row in enumerate(rows) if encoded.rationale_targets[row] is not None]
     sources = [encoded.label_inputs[row] for row in rows]
-    sources += [encoded.rationale_inputs[row] or [] for row in having]
+    rationale_sources = having
+    if not encoded.shared_encoder:
+        rationale_sources = list(range(len(rows), len(rows) + len(having)))
+        sources += [encoded.rationale_inputs[rows[place]] or [] for place in having]
     input_ids = _padded(sources, pad_token_id)
     lengths = torch.tensor([len(source) for source in sources])
-    return Batch(
+    batch = Batch(
         input_ids=input_ids,
         attention_mask=(torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
         label_targets=_padded([encoded.label_targets[row] for row in rows], IGNORED),
         rationale_targets=_padded(
-            [encoded.rationale_targets[row] or [] for row in having], IGNORED
+            [encoded.rationale_targets[rows[place]] or [] for place in having], IGNORED
         ),
         label_weights=torch.tensor([encoded.weights[row] for row in rows]),
-        rationale_weights=torch.tensor([encoded.weights[row] for row in having]),
+        rationale_weights=torch.tensor([encoded.weights[rows[place]] for place in having]),
+        rationale_sources=torch.tensor(rationale_sources, dtype=torch.long),
+        rows=torch.tensor(rows),
+    )
+    return batch if encoded.soft is None else _with_choices(batch, encoded.soft, rows)
+
+
+def _with_choices(batch: Batch, soft: SoftTargets, rows: Sequence[int]) -> Batch:
+    """Add every choice of every row, and what the teacher thinks of it."""
+    starts = [0]
+    for row in rows:
+        starts.append(starts[-1] + len(soft.choices[row]))
+    owners = [place for place, row in enumerate(rows) for _ in soft.choices[row]]
+    known = torch.tensor([float(soft.given[row]) for row in rows])
+    return replace(
+        batch,
+        choice_targets=_padded([ids for row in rows for ids in soft.choices[row]], IGNORED),
+        choice_rows=torch.tensor(owners),
+        choice_probs=torch.tensor([p for row in rows for p in soft.probs[row]]),
+        choice_hard=torch.tensor(
+            [start + soft.hard[row] for start, row in zip(starts, rows, strict=False)]
+        ),
+        soft_weights=batch.label_weights * known,
     )
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from student.errors import CheckpointError
 
-__all__ = ["model_card", "write_card"]
+__all__ = ["exported_card", "model_card", "write_card"]
 
 
 def model_card(
@@ -24,14 +24,18 @@ def model_card(
     data: str | None = None,
     teacher: str | None = None,
     metrics: Mapping[str, Any] | None = None,
+    costs: Sequence[str] = (),
+    speed: Mapping[str, Any] | None = None,
+    licences: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """Return a model card: YAML front matter, then Markdown.
 
     `settings` and `history` are what student.json and history.json hold. `task`, `data` and
-    `teacher` are a sentence each; `metrics` is what `evaluate` returned on human gold; `notes` are
-    further lines for "Limits". What is not given is said to be not stated, never made up. The
-    licence is left for whoever publishes the model.
+    `teacher` are a sentence each; `metrics` is what `evaluate` returned on human gold, `speed` what
+    `measure` did; `costs`, `licences` and `notes` are further lines for "Costs", "Licence" and
+    "Limits". What is not given is said to be not stated, never made up. The licence itself is left
+    for whoever publishes the model.
     """
     parts = [
         _front_matter(settings, metrics),
@@ -44,11 +48,9 @@ def model_card(
         "## Data and teacher\n\n" + _data(settings, history, data, teacher),
         "## Training\n\n" + _training(settings, history),
         "## Results\n\n" + _results(history, metrics),
+        "## Costs\n\n" + _costs(history, costs, speed),
         "## Limits\n\n" + _limits(settings, history, notes),
-        "## Licence\n\n"
-        "Not stated. Before publishing, check the licences of the base model, of the data, and the "
-        "terms of the teacher (some providers restrict training on their output), then fill in "
-        "`license:` above and this section.",
+        "## Licence\n\n" + _licence(settings, licences),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -62,6 +64,9 @@ def write_card(
     data: str | None = None,
     teacher: str | None = None,
     metrics: Mapping[str, Any] | None = None,
+    costs: Sequence[str] = (),
+    speed: Mapping[str, Any] | None = None,
+    licences: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Path:
     """Write README.md anew in a student folder, with what became known after training.
@@ -86,6 +91,9 @@ def write_card(
             data=data,
             teacher=teacher,
             metrics=metrics,
+            costs=costs,
+            speed=speed,
+            licences=licences,
             notes=notes,
         )
         fresh = card.with_name(".README.md.partial")
@@ -96,6 +104,42 @@ def write_card(
             f"cannot write a model card into {folder}: {error}; give a folder that train wrote"
         ) from error
     return card
+
+
+def exported_card(text: str, settings: Mapping[str, Any], *, name: str) -> str:
+    """Return a student's card changed into that of its export: title, library, use, and the gate.
+
+    `settings` is the export's student.json.
+    """
+    done = settings["export"]
+    library = done["format"]
+    text = re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
+    text = re.sub(r"(?m)^# (?!license).*$", lambda _: f"# {name}", text, count=1)
+    use = _usage(settings)
+    if library != "transformers":
+        use = use.partition("It is a normal Hugging Face folder")[0].rstrip()
+        use += "\n\nIt needs `pip install 'curate-distill[export]'`."
+    section = f"## How to use\n\n{use}\n\n## Export\n\n{_export(done)}\n\n"
+    before, found, after = text.partition("## How to use\n")
+    rest = after.partition("\n## ")[2]
+    return f"{before}{section}## {rest}" if found else f"{text.rstrip()}\n\n{section}"
+
+
+def _export(done: Mapping[str, Any]) -> str:
+    lines = [f"Converted to {done['format']}, weights in {done['quantization']}."]
+    if not done["checked"]:
+        lines.append("Its answers have not been compared with the original's.")
+    else:
+        lines.append(
+            f"On {done['rows']} rows {done['agreement']:.1%} of its answers are the original's (at "
+            f"least {done['min_agreement']:.1%} was asked for)."
+        )
+    if done.get("accuracy") is not None:
+        lines.append(
+            f"Accuracy on those with a human label: {done['accuracy']:.1%}, and the original's "
+            f"{done['accuracy_of_original']:.1%}."
+        )
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
@@ -126,6 +170,8 @@ def _usage(settings: Mapping[str, Any]) -> str:
     prefix = settings.get("label_prefix") or ""
     said = f"Inputs start with `{prefix}`, which `student.predict` adds." if prefix else ""
     choices = ", choices=[...]" if settings.get("choices_differ_by_row") else ""
+    if settings.get("rationale_in") == "input":
+        choices += ', rationales=["why"]'
     return (
         "```python\nimport student\n\n"
         f'print(student.predict("path/to/this/folder", ["some text"]{choices}))\n```\n\n'
@@ -152,11 +198,26 @@ def _data(
     return "\n".join(lines)
 
 
+def _objective(settings: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    name, soft = settings["objective"], ""
+    if "soft_weight" in settings:
+        soft = f", weight {settings['soft_weight']:g}, temperature {settings['temperature']:g}"
+    white_box = settings.get("white_box") or {}
+    words = {
+        "multitask": f"multitask, label and rationale, alpha {options['alpha']}"
+        + (", one encoder pass for both" if settings.get("shared_encoder") else ""),
+        "rationale_then_label": "rationale, then label, as one target",
+        "rationale_as_input": "label, from the text and a rationale",
+        "soft_label": f"label, and the teacher's probabilities of the labels{soft}",
+        "white_box": f"label, and the token probabilities of the T5 `{white_box.get('teacher')}` "
+        f"({white_box.get('divergence')}{soft})",
+    }
+    return words.get(name, "label only")
+
+
 def _training(settings: Mapping[str, Any], history: Mapping[str, Any]) -> str:
     options = history["options"]
-    objective = "label only"
-    if settings["objective"] == "multitask":
-        objective = f"multitask, label and rationale, alpha {options['alpha']}"
+    objective = _objective(settings, options)
     return "\n".join(
         [
             f"- Base model: `{settings['base_model']}`",
@@ -176,9 +237,8 @@ def _results(history: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> s
     lines = []
     if metrics:
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
-        for metric in ("accuracy", "macro_f1"):
-            found = metrics.get(metric)
-            if found:
+        for metric, found in metrics.items():
+            if isinstance(found, Mapping) and "value" in found:
                 lines.append(
                     f"| {metric} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |"
                 )
@@ -192,6 +252,37 @@ def _results(history: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> s
             f"Validation accuracy: {kept['validation_accuracy']:.3f} (same kind of labels).",
         ]
     return "\n".join(lines)
+
+
+def _costs(
+    history: Mapping[str, Any], costs: Sequence[str], speed: Mapping[str, Any] | None
+) -> str:
+    lines = [*costs, f"Training: {history['seconds']:.0f} s on {history['device']}"]
+    if speed:
+        lines += [
+            f"Predicting, on the machine it was made on ({speed['threads']} threads): "
+            f"{speed['rows_per_second']:.0f} rows/s in batches of {speed['batch_size']}; one row alone "
+            f"takes {speed['latency_p50_ms']:.1f} ms (median) to {speed['latency_p95_ms']:.1f} ms (p95)",
+            f"Memory: at most {speed['peak_memory_mb']:.0f} MB for the whole process",
+        ]
+        if speed.get("size_on_disk_mb"):
+            lines.append(f"On disk: {speed['size_on_disk_mb']:.1f} MB")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(settings: Mapping[str, Any], licences: Sequence[str]) -> str:
+    lines = list(licences)
+    base = str(settings["base_model"])
+    if re.fullmatch(r"google(-t5)?/(flan-|u?m|by)?t5-[\w.-]+|t5-\w+", base):
+        lines.insert(
+            0, f"`{base}` is published under Apache-2.0 by its model card; see that it still is."
+        )
+    told = "Not stated. " if not lines else "".join(f"- {line}\n" for line in lines) + "\n"
+    return (
+        f"{told}Before publishing, check the licences of the base model, of the data, and the "
+        "terms of the teacher (some providers restrict training on their output), then fill in "
+        "`license:` above and this section."
+    )
 
 
 def _limits(settings: Mapping[str, Any], history: Mapping[str, Any], notes: Sequence[str]) -> str:

@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "check_output", "load_checkpoint", "save_checkpoint"]
 
-FAMILIES = ("t5", "mt5", "umt5")
+FAMILIES = ("t5", "mt5", "umt5", "t5gemma")
 """Values of `model_type` that train and predict here; flan-t5, t5-v1_1 and byt5 are `t5`."""
 
 
-def load_checkpoint(model: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_checkpoint(
+    model: str | Path, *, four_bit_on: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder-decoder of the T5 family and its tokenizer, in fp32, in evaluation mode.
 
-    `model` is a folder or a Hub id. Raises `CheckpointError` when nothing loads from there,
-    `InputError` when it is a model of another kind.
+    `model` is a folder or a Hub id. With `four_bit_on`, a CUDA device, the linear layers' weights are
+    of four bits (NF4, Dettmers et al. 2023, "QLoRA"): to be trained with adapters only.
+    Raises `CheckpointError` when nothing loads from there, `InputError` when it is a model of
+    another kind.
     """
     folder = Path(model)
     if isinstance(model, Path) and not folder.is_dir():
@@ -47,7 +51,9 @@ def load_checkpoint(model: str | Path) -> tuple[PreTrainedModel, PreTrainedToken
                     f"{', '.join(FAMILIES)}, for example google/flan-t5-small"
                 )
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(model)
+            loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                model, **({} if four_bit_on is None else _four_bit(four_bit_on))
+            )
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         if isinstance(error, InputError):
             raise
@@ -57,7 +63,12 @@ def load_checkpoint(model: str | Path) -> tuple[PreTrainedModel, PreTrainedToken
             "(which needs the network the first time)"
         ) from error
     _check_tokenizer(str(model), loaded, tokenizer)
-    loaded.float()  # weights stay in fp32 whatever the file holds; autocast saves the time
+    if four_bit_on is None:
+        loaded.float()  # weights stay in fp32 whatever the file holds; autocast saves the time
+    else:
+        for weight in loaded.parameters():
+            if weight.is_floating_point():  # weights of four bits are bytes
+                weight.data = weight.data.float()
     loaded.train(False)
     return loaded, tokenizer
 
@@ -107,6 +118,16 @@ def check_output(output: Path) -> None:
         )
 
 
+def _four_bit(device: torch.device) -> dict[str, Any]:
+    config = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
 def _write_model(model: PreTrainedModel, folder: Path) -> None:
     """Save weights and config such that every transformers version reads the same model.
 
@@ -117,6 +138,9 @@ def _write_model(model: PreTrainedModel, folder: Path) -> None:
     the scaling says, and where it is False both matrices are in the file.
     """
     config: Any = model.config
+    if config.model_type == "t5gemma":  # has no such flag, and its names are its own
+        model.save_pretrained(folder)
+        return
     scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
     if config.model_type == "mt5":  # transformers 5 never scales it, and hub files are untied
         scaled = False
@@ -148,8 +172,10 @@ def _check_tokenizer(name: str, model: PreTrainedModel, tokenizer: PreTrainedTok
         )
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name}: its tokenizer names no end or padding token")
-    if config.decoder_start_token_id is None:
-        config.decoder_start_token_id = tokenizer.pad_token_id  # T5 starts decoding from padding
+    if getattr(config, "decoder_start_token_id", None) is None:
+        # T5 starts decoding from padding, T5Gemma from its own token.
+        own = config.decoder.bos_token_id if config.model_type == "t5gemma" else None
+        config.decoder_start_token_id = tokenizer.pad_token_id if own is None else own
 
 
 def _replace_folder(new: Path, old: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "InputError", "StudentError", "TrainingError"]
+__all__ = ["CheckpointError", "ExportError", "InputError", "StudentError", "TrainingError"]
 
 
 class StudentError(Exception):
@@ -19,3 +19,7 @@ class CheckpointError(StudentError, RuntimeError):
 
 class TrainingError(StudentError, RuntimeError):
     """Training started and could not go on, for example because the loss became NaN."""
+
+
+class ExportError(StudentError, RuntimeError):
+    """An export answers otherwise than the student it was made from, and was refused."""

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from student.errors import InputError
@@ -21,17 +22,20 @@ class Example:
     target: str
     rationale: str | None = None
     choices: tuple[str, ...] | None = None
+    label_probs: tuple[Any, ...] | None = None
     weight: float = 1.0
     copies: int = 1
     group: str | None = None
+    confidence: float | None = None
     split: str = "train"
+    id: str | None = None
 
 
 def read_examples(data: object, *, target: str = "label") -> tuple[list[Example], dict[str, int]]:
     """Read training rows from a pandas DataFrame, a `datasets.Dataset` or an iterable of dicts.
 
     Columns used: `input` and the target column (`label`, the teacher's, or `gold`), and where they
-    exist `rationale`, `choices`, `weight`, `copies`, `group`, `split`, `keep`.
+    exist `rationale`, `choices`, `label_probs`, `weight`, `copies`, `group`, `split`, `keep`, `id`.
     Returns the examples and a count of the rows left out, by reason: `test split`, `not kept`
     (`keep` is false), `no label`, `weight or copies zero`.
     Raises `InputError` for a missing column, a bad value (with its row), or when nothing is left.
@@ -138,16 +142,22 @@ def _example(row: Mapping[str, Any], number: int, target: str) -> Example:
     if not (math.isfinite(weight) and weight >= 0) or copies < 0:
         raise InputError(f"row {number}: weight={weight}, copies={copies}; neither may be negative")
     choices = row.get("choices")
-    rationale, group = row.get("rationale"), row.get("group")
+    choices = None if _is_null(choices) else tuple(choices)  # type: ignore[arg-type]
+    rationale, group, name = row.get("rationale"), row.get("group"), row.get("id")
+    confidence = row.get("confidence")  # looked at only by the curriculum
+    soft: Any = row.get("label_probs")  # looked at only by the objective that learns from it
     return Example(
         input=_text(row, "input", number),
         target=_text(row, target, number),
         rationale=None if _is_null(rationale) else _text(row, "rationale", number).strip() or None,
-        choices=None if _is_null(choices) else tuple(choices),  # type: ignore[arg-type]
+        choices=choices,
+        label_probs=None if _is_null(soft) else tuple(soft) if _is_list(soft) else (soft,),
         weight=weight,
         copies=copies,
         group=None if _is_null(group) else str(group),
+        confidence=float(confidence) if isinstance(confidence, Real) else None,
         split="validation" if row.get("split") == "validation" else "train",
+        id=None if _is_null(name) else str(name),
     )
 
 
@@ -156,6 +166,10 @@ def _text(row: Mapping[str, Any], column: str, number: int) -> str:
     if not isinstance(value, str):
         raise InputError(f"row {number}: {column} is {value!r}; it must be a text")
     return value
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
 
 
 def _is_null(value: object) -> bool:

@@ -5,24 +5,53 @@ A prediction is a label, or None where none could be read; None counts as wrong.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from student.comparisons import RESAMPLES, difference, interval, mcnemar
 from student.errors import InputError
+from student.row_statistics import (
+    Answers,
+    Gold,
+    Predictions,
+    Statistics,
+    agreement,
+    calibration_error,
+    check_lengths,
+    class_counts,
+    codes,
+    correlation,
+    is_null,
+    macro_f1_of,
+    ratio,
+    reference_perplexity,
+    squared_error,
+)
+from student.set_metrics import (
+    micro_f1_statistics,
+    set_macro_f1_statistics,
+    subset_statistics,
+)
+from student.text_metrics import ROUGE_KINDS, bleu, chrf, rouge
 
 __all__ = [
     "METRICS",
     "NO_ANSWER",
+    "Metric",
     "accuracy",
     "bootstrap_interval",
+    "compare",
     "confusion_matrix",
     "evaluate",
     "exact_match",
     "macro_f1",
+    "matthews",
     "per_class",
+    "value_accuracy",
 ]
 
 NO_ANSWER = "(none)"
@@ -31,21 +60,44 @@ NO_ANSWER = "(none)"
 MOST_INFERRED_LABELS = 50
 """With more distinct values than this and no `labels`, the task is taken as free text."""
 
-RESAMPLES = 1000
+ALWAYS = ("accuracy", "macro_f1", "exact_match")
 
-Gold: TypeAlias = Sequence[str | Sequence[str]]
-Predictions: TypeAlias = Sequence[str | None]
-Floats: TypeAlias = NDArray[np.float64]
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric that `evaluate` and a recipe may name.
+
+    `statistics` takes it apart row by row. `needs` is what it cannot do without: `labels` (a closed
+    set), `label_probs`, `same` (a callable) or `reference_losses`; where that is missing the metric is
+    null. `is_share`: from 0 to 1, so that it may be shown in per cent.
+    """
+
+    title: str
+    statistics: Callable[[Answers], Statistics]
+    needs: str | None = None
+    less_is_better: bool = False
+    is_share: bool = True
 
 
 def accuracy(gold: Gold, predictions: Predictions) -> float:
     """Return the share of predictions equal to gold (to one of them, where gold is a list)."""
-    return float(np.mean(_right(gold, predictions, _same)))
+    return _right(Answers(gold=gold, predictions=predictions)).all_rows()
 
 
 def exact_match(gold: Gold, predictions: Predictions) -> float:
     """Return the share equal to gold (or one of several) after folding letter case and spaces."""
-    return float(np.mean(_right(gold, predictions, _same_folded)))
+    return _folded(Answers(gold=gold, predictions=predictions)).all_rows()
+
+
+def value_accuracy(
+    gold: Gold, predictions: Predictions, *, same: Callable[[str, str], bool]
+) -> float:
+    """Return the share of predictions with the value of gold, `same(gold, prediction)` deciding.
+
+    For arithmetic: "( 84 / 2 )" is as good as "42". This package reads no answers; `labelers` has an
+    equality with a parser and limits, `labelers.same_value`.
+    """
+    return agreement(Answers(gold=gold, predictions=predictions), same).all_rows()
 
 
 def macro_f1(gold: Gold, predictions: Predictions, *, labels: Sequence[str] | None = None) -> float:
@@ -54,8 +106,14 @@ def macro_f1(gold: Gold, predictions: Predictions, *, labels: Sequence[str] | No
     `labels` fixes the label set; a prediction outside it counts as no answer. Without it the set is
     every value seen. Labels that occur nowhere are left out of the mean, as scikit-learn does.
     """
-    counts = _class_counts(gold, predictions, _labels(gold, predictions, labels))
-    return float(_macro_f1_of(counts.sum(axis=0)[None])[0])
+    names = _labels(gold, predictions, labels)
+    return _macro_f1(Answers(gold=gold, predictions=predictions, labels=names)).all_rows()
+
+
+def matthews(gold: Gold, predictions: Predictions, *, labels: Sequence[str] | None = None) -> float:
+    """Return Matthews' correlation, from -1 to 1, for two classes or more (Gorodkin 2004)."""
+    names = _labels(gold, predictions, labels)
+    return correlation(Answers(gold=gold, predictions=predictions, labels=names)).all_rows()
 
 
 def per_class(
@@ -63,9 +121,9 @@ def per_class(
 ) -> list[dict[str, Any]]:
     """Return one dict per label: label, precision, recall, f1 (0 where undefined), support."""
     names = _labels(gold, predictions, labels)
-    right, support, predicted = _class_counts(gold, predictions, names).sum(axis=0).reshape(3, -1)
-    precision, recall = _ratio(right, predicted), _ratio(right, support)
-    f1 = _ratio(2 * right, support + predicted)
+    right, support, predicted = class_counts(gold, predictions, names).sum(axis=0).reshape(3, -1)
+    precision, recall = ratio(right, predicted), ratio(right, support)
+    f1 = ratio(2 * right, support + predicted)
     return [
         {
             "label": name,
@@ -83,7 +141,7 @@ def confusion_matrix(
 ) -> dict[str, Any]:
     """Return {"labels", "columns", "matrix"}: rows gold, columns predicted and then "(none)"."""
     names = _labels(gold, predictions, labels)
-    rows, columns = _codes(gold, predictions, names)
+    rows, columns = codes(gold, predictions, names)
     matrix = np.zeros((len(names), len(names) + 1), dtype=int)
     np.add.at(matrix, (rows, columns), 1)
     return {"labels": names, "columns": [*names, NO_ANSWER], "matrix": matrix.tolist()}
@@ -99,22 +157,16 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    **given: Any,
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a metric in `METRICS` (Efron 1979).
 
-    Examples are drawn with replacement; with `groups` (one value per example, null for an example
-    on its own) whole groups are drawn, because sentences of one review are not independent and an
-    interval that ignores it is too narrow.
+    Rows are drawn with replacement; with `groups` (one value per row, null for a row on its own)
+    whole groups are drawn, because sentences of one review are not independent and an interval that
+    ignores it is too narrow. `given` is what else the metric needs, as for `evaluate`.
     """
-    if metric not in METRICS:
-        raise InputError(f"metric {metric!r} is not known; allowed: {', '.join(METRICS)}")
-    _check_lengths(gold, predictions)
-    if metric == "macro_f1":
-        counts = _class_counts(gold, predictions, _labels(gold, predictions, labels))
-        return _interval(counts, _macro_f1_of, groups, level, resamples, seed)
-    right = _right(gold, predictions, _same if metric == "accuracy" else _same_folded)
-    counts = np.stack([right, np.ones(len(gold))], axis=1)
-    return _interval(counts, lambda sums: sums[:, 0] / sums[:, 1], groups, level, resamples, seed)
+    found = _statistics(metric, _prepared(gold, predictions, labels, given))
+    return interval(found, groups=groups, level=level, resamples=resamples, seed=seed)
 
 
 def evaluate(
@@ -123,141 +175,202 @@ def evaluate(
     *,
     labels: Sequence[str] | None = None,
     groups: Sequence[object] | None = None,
+    metrics: Sequence[str] = ALWAYS,
+    label_probs: Sequence[Sequence[float] | None] | None = None,
+    choices: Sequence[Sequence[str]] | None = None,
+    same: Callable[[str, str], bool] | None = None,
+    separator: str | None = None,
+    reference_losses: Sequence[tuple[float, int]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return all metrics of one system, with 95 % bootstrap intervals.
 
-    {"accuracy": {"value", "low", "high"}, "macro_f1": the same, "exact_match": the same,
+    {"accuracy": {"value", "low", "high"}, "macro_f1": the same, "exact_match": the same, and so on
+    for each of `metrics` (see `METRICS`),
     "n": rows with gold, "unread": of these, predictions that are null or outside the label set,
     "per_class": [...], "confusion": {...}}
 
     Rows whose gold is null are left out. For free text (gold lists, or no `labels` and more than 50
-    distinct values) "macro_f1" and "confusion" are null and "per_class" is empty.
+    distinct values) "macro_f1" and "confusion" are null and "per_class" is empty. A metric is null
+    too where what it needs is not given: `label_probs` (aligned with `choices`, or with `labels`)
+    for "ece" and "brier", `same(gold, prediction)` for "value", `reference_losses` (see
+    `student.reference_losses`) for "perplexity". `separator` parts an answer that is a set of labels.
+
+    Raises `InputError` for an unknown metric, for lengths that differ, and where no row has gold.
     """
-    _check_lengths(gold, predictions)
+    check_lengths(gold, predictions)
+    for metric in metrics:
+        _known(metric)
     if groups is not None and len(groups) != len(gold):
         raise InputError(f"{len(groups)} groups for {len(gold)} rows; give one per row")
-    rows = [i for i, answer in enumerate(gold) if not _is_null(answer)]
+    rows = [i for i, answer in enumerate(gold) if not is_null(answer)]
     if not rows:
         raise InputError("no row has gold; a metric needs human labels to compare with")
-    known: list[Any] = [gold[i] for i in rows]
-    answers = [None if _is_null(predictions[i]) else predictions[i] for i in rows]
-    clusters = None if groups is None else [groups[i] for i in rows]
-    names = _labels_or_text(known, answers, labels)
 
-    def with_interval(metric: str) -> dict[str, float]:
-        value = METRICS[metric](known, answers, labels=names)
-        low, high = bootstrap_interval(
-            metric, known, answers, labels=names, groups=clusters, seed=seed
-        )
-        return {"value": value, "low": low, "high": high}
+    def kept(values: Sequence[Any] | None) -> Any:
+        return None if values is None else [values[i] for i in rows]
 
+    answers = _prepared(
+        kept(gold),
+        kept(predictions),
+        labels,
+        {
+            "label_probs": kept(label_probs),
+            "choices": kept(choices),
+            "same": same,
+            "separator": separator,
+            "reference_losses": kept(reference_losses),
+        },
+    )
+    clusters, names = kept(groups), answers.labels
+    found: dict[str, Any] = {}
+    for metric in dict.fromkeys((*ALWAYS, *metrics)):
+        if not _lacks(metric, answers):
+            statistics = _statistics(metric, answers)
+            low, high = interval(statistics, groups=clusters, seed=seed)
+            found[metric] = {"value": statistics.all_rows(), "low": low, "high": high}
+        else:
+            found[metric] = None
+    known, said = answers.gold, answers.predictions
     allowed = None if names is None else set(names)
-    unread = sum(a is None or (allowed is not None and a not in allowed) for a in answers)
-    return {
-        "accuracy": with_interval("accuracy"),
-        "macro_f1": None if names is None else with_interval("macro_f1"),
-        "exact_match": with_interval("exact_match"),
+    return found | {
         "n": len(rows),
-        "unread": unread,
-        "per_class": [] if names is None else per_class(known, answers, labels=names),
-        "confusion": None if names is None else confusion_matrix(known, answers, labels=names),
+        "unread": sum(a is None or (allowed is not None and a not in allowed) for a in said),
+        "per_class": [] if names is None else per_class(known, said, labels=names),
+        "confusion": None if names is None else confusion_matrix(known, said, labels=names),
     }
 
 
-METRICS: Mapping[str, Callable[..., float]] = {
-    "accuracy": lambda gold, predictions, labels=None: accuracy(gold, predictions),
-    "macro_f1": macro_f1,
-    "exact_match": lambda gold, predictions, labels=None: exact_match(gold, predictions),
+def compare(
+    metric: str,
+    gold: Gold,
+    first: Predictions,
+    second: Predictions,
+    *,
+    labels: Sequence[str] | None = None,
+    groups: Sequence[object] | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    first_given: Mapping[str, Any] | None = None,
+    second_given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Hold two systems against each other on the same rows.
+
+    Returns {"metric", "first", "second", "difference", "low", "high", "p", "n", "mcnemar"}: both
+    values, `first - second` with its paired bootstrap interval and p (see `comparisons.difference`),
+    and McNemar's exact test on which answers equal gold. `first_given` and `second_given` hold what
+    the metric needs besides, as for `evaluate` (`label_probs`, `same`, …).
+    """
+    check_lengths(gold, first)
+    check_lengths(gold, second)
+    names = labels if labels is not None else _labels_or_text(gold, [*first, *second], None)
+    one = _prepared(gold, first, names, first_given or {})
+    two = _prepared(gold, second, names, second_given or {})
+    statistics = _statistics(metric, one), _statistics(metric, two)
+    found = difference(*statistics, groups=groups, level=level, resamples=resamples, seed=seed)
+    right = [(_right(answers).rows[:, 0] > 0).tolist() for answers in (one, two)]
+    return {
+        "metric": metric,
+        "first": statistics[0].all_rows(),
+        "second": statistics[1].all_rows(),
+        **found,
+        "n": len(gold),
+        "mcnemar": mcnemar(*right),
+    }
+
+
+def _right(answers: Answers) -> Statistics:
+    return agreement(answers, lambda gold, said: gold == said)
+
+
+def _folded(answers: Answers) -> Statistics:
+    return agreement(answers, lambda gold, said: _plain(gold) == _plain(said))
+
+
+def _by_value(answers: Answers) -> Statistics:
+    assert answers.same is not None
+    return agreement(answers, answers.same)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _macro_f1(answers: Answers) -> Statistics:
+    counts = class_counts(answers.gold, answers.predictions, answers.labels or ())
+    return Statistics(rows=counts, value=macro_f1_of)
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric(title="accuracy", statistics=_right),
+    "macro_f1": Metric(title="macro-F1", statistics=_macro_f1, needs="labels"),
+    "mcc": Metric(title="MCC", statistics=correlation, needs="labels", is_share=False),
+    "exact_match": Metric(title="exact match", statistics=_folded),
+    "value": Metric(title="equal value", statistics=_by_value, needs="same"),
+    "ece": Metric(
+        title="ECE", statistics=calibration_error, needs="label_probs", less_is_better=True
+    ),
+    "brier": Metric(
+        title="Brier score",
+        statistics=squared_error,
+        needs="label_probs",
+        less_is_better=True,
+        is_share=False,
+    ),
+    **{
+        kind: Metric(title=f"ROUGE-{kind[5:]}", statistics=functools.partial(rouge, kind=kind))
+        for kind in ROUGE_KINDS
+    },
+    "bleu": Metric(title="BLEU", statistics=bleu),
+    "chrf": Metric(title="chrF", statistics=chrf),
+    "micro_f1": Metric(title="micro-F1 (sets)", statistics=micro_f1_statistics),
+    "set_macro_f1": Metric(title="macro-F1 (sets)", statistics=set_macro_f1_statistics),
+    "subset_accuracy": Metric(title="whole set right", statistics=subset_statistics),
+    "perplexity": Metric(
+        title="perplexity of gold",
+        statistics=reference_perplexity,
+        needs="reference_losses",
+        less_is_better=True,
+        is_share=False,
+    ),
 }
-"""The metrics a recipe may name, each called as `metric(gold, predictions, labels=None)`."""
+"""The metrics that `evaluate`, `compare` and a recipe's `task.metrics` may name."""
 
 
-def _right(
-    gold: Gold, predictions: Predictions, same: Callable[[str, str], bool]
-) -> NDArray[np.float64]:
-    _check_lengths(gold, predictions)
-    right = [
-        p is not None and any(same(g, p) for g in ([answer] if isinstance(answer, str) else answer))
-        for answer, p in zip(gold, predictions, strict=True)
-    ]
-    return np.asarray(right, dtype=float)
+def _known(metric: str) -> Metric:
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r} is not known; allowed: {', '.join(METRICS)}")
+    return METRICS[metric]
 
 
-def _same(gold: str, prediction: str) -> bool:
-    return gold == prediction
+def _lacks(metric: str, answers: Answers) -> str | None:
+    """What the metric needs and is not there, or None."""
+    needs = METRICS[metric].needs
+    given = None if needs is None else getattr(answers, needs)
+    if needs is None or (given is not None and needs != "label_probs"):
+        return None
+    return needs if given is None or all(is_null(p) for p in given) else None
 
 
-def _same_folded(gold: str, prediction: str) -> bool:
-    return " ".join(gold.casefold().split()) == " ".join(prediction.casefold().split())
+def _statistics(metric: str, answers: Answers) -> Statistics:
+    _known(metric)
+    lacking = _lacks(metric, answers)
+    if lacking:
+        raise InputError(f"metric {metric!r} needs {lacking}, which is not given")
+    return METRICS[metric].statistics(answers)
 
 
-def _class_counts(gold: Gold, predictions: Predictions, labels: Sequence[str]) -> Floats:
-    """Return (rows, 3 * labels): is right, is gold, is predicted, each one-hot over the labels."""
-    rows, columns = _codes(gold, predictions, labels)
-    width = len(labels)
-    one_hot = np.eye(width + 1)
-    is_gold, is_predicted = one_hot[rows][:, :width], one_hot[columns][:, :width]
-    return np.concatenate([is_gold * is_predicted, is_gold, is_predicted], axis=1)
-
-
-def _macro_f1_of(sums: Floats) -> Floats:
-    """Return one macro F1 per row of summed class counts, over the labels that occur there."""
-    right, support, predicted = np.split(sums, 3, axis=1)
-    occurs = (support + predicted) > 0
-    f1 = _ratio(2 * right, support + predicted)
-    found: Floats = f1.sum(axis=1) / occurs.sum(axis=1)
-    return found
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Divide, with 0 where there is nothing to divide by."""
-    found: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-    return found
-
-
-def _interval(
-    counts: Floats,
-    value: Callable[[Floats], Floats],
-    groups: Sequence[object] | None,
-    level: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    if groups is not None:
-        if len(groups) != len(counts):
-            raise InputError(f"{len(groups)} groups for {len(counts)} rows; give one per row")
-        names = [("row", i) if _is_null(g) else ("group", g) for i, g in enumerate(groups)]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        summed = np.zeros((len(numbers), counts.shape[1]))
-        np.add.at(summed, [numbers[name] for name in names], counts)
-        counts = summed
-    random = np.random.default_rng(seed)
-    drawn, values = len(counts), []
-    at_once = max(1, 4_000_000 // drawn)  # bounds the table of how often each one was drawn
-    for start in range(0, resamples, at_once):
-        height = min(at_once, resamples - start)
-        picks = random.integers(0, drawn, size=(height, drawn))
-        picks += np.arange(height)[:, None] * drawn
-        times = np.bincount(picks.ravel(), minlength=height * drawn).reshape(height, drawn)
-        values.append(value(times @ counts))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _codes(
-    gold: Gold, predictions: Predictions, labels: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    _check_lengths(gold, predictions)
-    numbers = {label: number for number, label in enumerate(labels)}
-    for row, answer in enumerate(gold):
-        if not isinstance(answer, str) or answer not in numbers:
-            raise InputError(f"row {row}: gold {answer!r} is not among the labels {list(labels)}")
-    return (
-        np.array([numbers[str(answer)] for answer in gold], dtype=np.int64),
-        np.array([numbers.get(str(p), len(labels)) for p in predictions], dtype=np.int64),
-    )
+def _prepared(
+    gold: Gold,
+    predictions: Predictions,
+    labels: Sequence[str] | None,
+    given: Mapping[str, Any],
+) -> Answers:
+    check_lengths(gold, predictions)
+    said = [None if is_null(p) else p for p in predictions]
+    names = _labels_or_text(gold, said, labels)
+    return Answers(gold=gold, predictions=said, labels=names, **given)
 
 
 def _labels(gold: Gold, predictions: Predictions, labels: Sequence[str] | None) -> list[str]:
@@ -275,14 +388,3 @@ def _labels_or_text(
         return None
     names = _labels(gold, predictions, labels)
     return names if labels is not None or len(names) <= MOST_INFERRED_LABELS else None
-
-
-def _check_lengths(gold: Sequence[object], predictions: Sequence[object]) -> None:
-    if len(gold) != len(predictions):
-        raise InputError(f"{len(gold)} gold answers but {len(predictions)} predictions")
-    if len(gold) == 0:
-        raise InputError("no rows to evaluate")
-
-
-def _is_null(value: object) -> bool:
-    return value is None or (isinstance(value, float) and value != value)

@@ -1,48 +1,25 @@
-"""What a student says: a probability for every label, or greedy text."""
+"""What a student says: a probability for every label, or written text."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-import torch
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import PreTrainedModel
 
-from student.batches import IGNORED, Formatting, token_ids
-from student.checkpoints import load_checkpoint
-from student.devices import autocast, resolve_device, resolve_precision, return_freed_memory
-from student.errors import CheckpointError, InputError
-from student.objectives import encoder_states, token_losses
+from student.devices import resolve_precision
+from student.errors import InputError
+from student.formatting import answer_start, label_sources, split_answer, token_ids
+from student.loading import SETTINGS_FILE, Student, load
+from student.networks import Network, TransformersNetwork, parts
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = ["METHODS", "Student", "load", "predict"]
+__all__ = ["METHODS", "SETTINGS_FILE", "Student", "load", "network_of", "predict", "source_ids"]
 
 METHODS = ("auto", "score", "generate")
-SETTINGS_FILE = "student.json"
-PAIRS_AT_ONCE = 128
-"""(input, label) pairs scored in one decoder call; bounds the memory of the vocabulary head."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Student:
-    """A loaded student: the network, its tokenizer, and how its inputs are written.
-
-    `labels` is the closed label set it was trained on, `None` for free text and for tasks whose
-    choices differ from row to row. `settings` is the folder's whole student.json.
-    """
-
-    network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    formatting: Formatting
-    labels: tuple[str, ...] | None
-    settings: Mapping[str, Any]
 
 
 class Answer(NamedTuple):
@@ -51,26 +28,8 @@ class Answer(NamedTuple):
     prediction: str | None = None
     confidence: float = math.nan
     label_probs: list[float] | None = None
-
-
-def load(model: str | Path, *, device: str = "auto") -> Student:
-    """Load a student folder (or any T5 folder or Hub id) once, to predict with it many times.
-
-    A folder without student.json is taken as a plain T5: no prefix, no label set.
-    Raises `CheckpointError` when it cannot be loaded, `InputError` when it is no T5.
-    """
-    settings = _read_settings(Path(model) / SETTINGS_FILE)
-    network, tokenizer = load_checkpoint(model)
-    known = {field.name for field in fields(Formatting)}
-    network.to(resolve_device(device))  # type: ignore[arg-type]
-    labels = settings.get("labels")
-    return Student(
-        network=network,
-        tokenizer=tokenizer,
-        formatting=Formatting(**{key: settings[key] for key in known if key in settings}),
-        labels=tuple(labels) if labels else None,
-        settings=settings,
-    )
+    error: str | None = None
+    rationale: str | None = None
 
 
 def predict(
@@ -79,27 +38,40 @@ def predict(
     *,
     choices: Sequence[Sequence[str]] | Sequence[str] | None = None,
     method: str = "auto",
+    num_beams: int = 1,
+    abstain_below: float | None = None,
+    rationales: Sequence[str | None] | None = None,
     batch_size: int = 32,
     precision: str = "auto",
     device: str = "auto",
     on_progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> pd.DataFrame:
-    """Answer every input; one row each, in order, with `prediction`, `confidence`, `label_probs`.
+    """Answer every input; one row each, in order: `prediction`, `confidence`, `label_probs`, `error`.
 
     `choices` is one label set for all inputs, or one per input; without it the student's own label
     set is used. `method="score"` computes the probability of every label as a whole sequence,
     closing token included, and normalises over the choices: `label_probs` is aligned with them and
-    `confidence` is the largest. `method="generate"` decodes greedily: `confidence` is the mean log
-    probability of the written tokens (nats, at most 0), `label_probs` is null, and where there are
-    choices an answer outside them gives a null prediction. `"auto"` scores where there are choices.
+    `confidence` is the largest. `method="generate"` writes, greedily or with `num_beams` beams:
+    `confidence` is the mean log probability of the written tokens (nats, at most 0), `label_probs` is
+    null, and where there are choices an answer outside them gives a null prediction. `"auto"` scores
+    where there are choices.
 
-    `on_progress` receives {"done", "total"} (rows) after every batch. `device` is used only where `model`
-    is not loaded yet. Raises `InputError` for bad input, `CheckpointError` for a bad folder.
+    Where `confidence` is below `abstain_below` the prediction is null. `error` says why a row has no
+    prediction, and is null where it has one.
+
+    A student that reads a rationale behind its text needs `rationales`, one per input or null (others
+    take none). One that writes a rationale before its label writes it greedily; labels are then scored behind
+    it, and a column `rationale` holds it.
+
+    A folder that `export` wrote gives the same columns. `on_progress` receives {"done", "total"}
+    (rows) after every batch. `device` is used only where `model` is not loaded yet, `precision` only
+    by `transformers`. Raises `InputError` for bad input, `CheckpointError` for a bad folder.
     """
     if method not in METHODS:
         raise InputError(f"method={method!r} is not known; allowed: {', '.join(METHODS)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}; it must be at least 1")
+    for name, value in (("batch_size", batch_size), ("num_beams", num_beams)):
+        if value < 1:
+            raise InputError(f"{name}={value}; it must be at least 1")
     texts = _checked_inputs(inputs)
     student = model if isinstance(model, Student) else load(model, device=device)
     options = _choices_by_row(choices if choices is not None else student.labels, len(texts))
@@ -107,109 +79,167 @@ def predict(
         raise InputError(
             "method='score' needs choices, and this student has no label set of its own"
         )
-    precision = resolve_precision(precision, student.network.device)
-    student.network.train(False)
-    sources, _ = token_ids(
-        [student.formatting.label_prefix + text for text in texts],
-        student.tokenizer,
-        student.formatting.max_input_tokens,
-    )
-    label_ids = label_token_ids(student, options) if options is not None else {}
+    scored = options is not None and method != "generate"
+    _check_threshold(abstain_below, scored=scored)
+    network = network_of(student, precision)
+    sources = source_ids(student, texts, rationales)
+    label_ids = label_token_ids(student, options) if options is not None and scored else {}
     answers = [Answer()] * len(texts)
     done = 0
     # Sorted by length, so that a batch pads little; the answers go back to their own places.
     order = sorted(range(len(texts)), key=lambda place: len(sources[place]))
-    for rows in _parts(order, batch_size):
-        with torch.inference_mode():
-            states, mask = _encode(student, [sources[row] for row in rows], precision)
-            if options is not None and method != "generate":
-                sets = [options[row] for row in rows]
-                found = _scored(student.network, states, mask, sets, label_ids)
-            else:
-                found = _generated(student, states, mask, precision)
-                if options is not None:
-                    found = [_read(a, options[row]) for a, row in zip(found, rows, strict=True)]
+    for rows in parts(order, batch_size * network.batches_at_once):
+        ids = [sources[row] for row in rows]
+        sets = None if options is None else [options[row] for row in rows]
+        how = {"num_beams": num_beams, "batch_size": batch_size}
+        found = _answers(student, network, ids, sets, label_ids if scored else None, how)
         for row, answer in zip(rows, found, strict=True):
-            answers[row] = answer
+            answers[row] = _abstaining(answer, abstain_below)
         done += len(rows)
-        return_freed_memory(states.device)
         if on_progress is not None:
             on_progress({"done": done, "total": len(texts)})
-    return _frame(answers)
+    return _frame(answers, rationales=student.formatting.rationale_in == "target")
 
 
-def _encode(
-    student: Student, sources: Sequence[Sequence[int]], precision: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    device = student.network.device
-    width = max(map(len, sources))
-    pad = student.tokenizer.pad_token_id
-    ids = torch.tensor([[*source, *[pad] * (width - len(source))] for source in sources])
-    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sources])
-    ids, mask = ids.to(device), mask.to(device)
-    with autocast(precision, device):
-        states = encoder_states(student.network, ids, mask)
-    # Labels are compared in fp32: in bf16 two close labels would often tie.
-    return states.float(), mask
+def network_of(student: Student, precision: str = "auto") -> Network:
+    """Return what computes: an export's own network, or the `transformers` model at a precision."""
+    if not isinstance(student.network, PreTrainedModel):
+        found: Network = student.network
+        return found
+    model: Any = student.network
+    model.train(False)
+    return TransformersNetwork(
+        model=model,
+        pad=int(student.tokenizer.pad_token_id),
+        end=int(student.tokenizer.eos_token_id),
+        precision=resolve_precision(precision, model.device),
+    )
+
+
+def source_ids(
+    student: Student, texts: Sequence[str], rationales: Sequence[str | None] | None
+) -> list[list[int]]:
+    """Return each text as the token ids that this student reads."""
+    formatting = student.formatting
+    if rationales is not None:
+        if formatting.rationale_in != "input":
+            raise InputError(
+                "rationales are given, but this student was not trained to read them; leave them out"
+            )
+        if isinstance(rationales, str) or len(rationales) != len(texts):
+            raise InputError(f"{len(rationales)} rationales for {len(texts)} inputs; give one each")
+    elif formatting.rationale_in == "input":
+        raise InputError(
+            "this student reads a rationale with every input: give rationales, one per input (null where "
+            "there is none); a multitask student writes some with write_rationales"
+        )
+    given = [None] * len(texts) if rationales is None else rationales
+    return label_sources(texts, given, student.tokenizer, formatting)[0]
+
+
+def _answers(
+    student: Student,
+    network: Network,
+    sources: Sequence[Sequence[int]],
+    choices: Sequence[tuple[str, ...]] | None,
+    label_ids: Mapping[str, list[int]] | None,
+    how: Mapping[str, int],
+) -> list[Answer]:
+    """Answer one batch: score the choices where `label_ids` are given, else write and read."""
+    writes_first = student.formatting.rationale_in == "target"
+    written = _written(student, network, sources, how) if writes_first else []
+    if choices is not None and label_ids is not None:
+        given = [answer.rationale for answer in written]
+        starts = answer_start(given, student.tokenizer, student.formatting)[0]
+        starts = starts or [[]] * len(sources)
+        found = _scored(network, sources, choices, label_ids, starts, how["batch_size"])
+        pairs = zip(found, given or [None] * len(found), strict=True)
+        return [answer._replace(rationale=rationale) for answer, rationale in pairs]
+    found = written or _written(student, network, sources, how)
+    if choices is None:
+        return found
+    return [_read(answer, options) for answer, options in zip(found, choices, strict=True)]
 
 
 def _scored(
-    network: PreTrainedModel,
-    states: torch.Tensor,
-    mask: torch.Tensor,
+    network: Network,
+    sources: Sequence[Sequence[int]],
     choices: Sequence[tuple[str, ...]],
     label_ids: Mapping[str, list[int]],
+    starts: Sequence[list[int]],
+    batch_size: int,
 ) -> list[Answer]:
-    """Score every (input, choice) pair: sum of log p over the choice's tokens, softmax per row."""
-    pairs = [(row, choice) for row, options in enumerate(choices) for choice in options]
-    scores: list[float] = []
-    for part in _parts(pairs, PAIRS_AT_ONCE):
-        rows = torch.tensor([row for row, _ in part], device=states.device)
-        width = max(len(label_ids[choice]) for _, choice in part)
-        targets = torch.full((len(part), width), IGNORED, device=states.device)
-        for place, (_, choice) in enumerate(part):
-            ids = label_ids[choice]
-            targets[place, : len(ids)] = torch.tensor(ids, device=states.device)
-        losses, owners = token_losses(network, states[rows], mask[rows], targets)
-        totals = torch.zeros(len(part), device=states.device).index_add(0, owners, -losses)
-        scores += totals.tolist()
-    answers: list[Answer] = []
-    rest = iter(scores)
-    for options in choices:
-        probabilities = torch.tensor([next(rest) for _ in options], dtype=torch.float64).softmax(0)
+    """Score every (input, choice) pair: sum of log p over the choice's tokens, softmax per row.
+
+    What a row's `starts` puts before each of its labels is scored with it and cancels out.
+    """
+    answers = []
+    targets = [
+        [start + label_ids[choice] for choice in each]
+        for start, each in zip(starts, choices, strict=True)
+    ]
+    scores = network.score(sources, targets, batch_size=batch_size)
+    for options, found in zip(choices, scores, strict=True):
+        powers = np.exp(np.asarray(found, dtype=float) - max(found))
+        probabilities = powers / powers.sum()
         best = int(probabilities.argmax())
         answers.append(Answer(options[best], float(probabilities[best]), probabilities.tolist()))
     return answers
 
 
-def _generated(
-    student: Student, states: torch.Tensor, mask: torch.Tensor, precision: str
+def _written(
+    student: Student, network: Network, sources: Sequence[Sequence[int]], how: Mapping[str, int]
 ) -> list[Answer]:
-    network: Any = student.network
-    with autocast(precision, states.device):
-        written = network.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=student.formatting.max_label_tokens,
+    formatting = student.formatting
+    limit = formatting.max_label_tokens
+    if formatting.rationale_in == "target":
+        starts, _ = answer_start([None], student.tokenizer, formatting)
+        limit += formatting.max_rationale_tokens + len(starts[0])
+    found = network.generate(sources, max_tokens=limit, **how)
+    texts = student.tokenizer.batch_decode([each.ids for each in found], skip_special_tokens=True)
+    answers = [
+        Answer(text.strip(), each.mean_log_probability)
+        for text, each in zip(texts, found, strict=True)
+    ]
+    if formatting.rationale_in != "target":
+        return answers
+    return [_split(answer, formatting.answer_marker) for answer in answers]
+
+
+def _split(answer: Answer, marker: str) -> Answer:
+    rationale, label = split_answer(answer.prediction or "", marker)
+    why = None if label is not None else f"no {marker!r} was written before a label"
+    return answer._replace(prediction=label, rationale=rationale, error=why)
+
+
+def _abstaining(answer: Answer, threshold: float | None) -> Answer:
+    if threshold is None or answer.prediction is None or answer.confidence >= threshold:
+        return answer
+    why = f"abstained: confidence {answer.confidence:.3f} is below {threshold:g}"
+    return answer._replace(prediction=None, error=why)
+
+
+def _check_threshold(threshold: float | None, *, scored: bool) -> None:
+    if threshold is None:
+        return
+    if scored and not 0 <= threshold <= 1:
+        raise InputError(f"abstain_below={threshold}; a probability is from 0 to 1")
+    if not scored and not threshold <= 0:
+        raise InputError(
+            f"abstain_below={threshold}, but the confidence of a written answer is its mean log "
+            "probability, at most 0: give such a number, or choices to score"
         )
-    targets = written[:, 1:]  # without the start token
-    end, pad = student.tokenizer.eos_token_id, student.tokenizer.pad_token_id
-    # A row ends at its first </s>; what generate put after it is padding.
-    after_end = ((targets == end).cumsum(dim=1) - (targets == end).long()) > 0
-    targets = targets.masked_fill(after_end | (targets == pad), IGNORED)
-    losses, owners = token_losses(student.network, states, mask, targets)
-    sums = torch.zeros(len(targets), device=states.device).index_add(0, owners, -losses)
-    means = sums / (targets != IGNORED).sum(dim=1).clamp(min=1)
-    texts = student.tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [Answer(text.strip(), mean) for text, mean in zip(texts, means.tolist(), strict=True)]
 
 
 def _read(answer: Answer, choices: Sequence[str]) -> Answer:
     """Take a generated text as one of the choices, letter case aside, or as no answer."""
+    if answer.error is not None:
+        return answer
     by_key = {choice.strip().casefold(): choice for choice in reversed(choices)}
-    return answer._replace(prediction=by_key.get((answer.prediction or "").casefold()))
+    said = answer.prediction or ""
+    found = by_key.get(said.casefold())
+    why = None if found is not None else f"the answer {said[:60]!r} is not among the choices"
+    return answer._replace(prediction=found, error=why)
 
 
 def label_token_ids(student: Student, options: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:
@@ -257,26 +287,15 @@ def _checked_inputs(inputs: Sequence[str]) -> list[str]:
     return texts
 
 
-def _read_settings(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}; train the student again") from error
-    return settings
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _frame(answers: Sequence[Answer]) -> pd.DataFrame:
-    return pd.DataFrame(
+def _frame(answers: Sequence[Answer], *, rationales: bool) -> pd.DataFrame:
+    frame = pd.DataFrame(
         {
             "prediction": pd.Series([answer.prediction for answer in answers], dtype=object),
             "confidence": pd.Series([answer.confidence for answer in answers], dtype="float64"),
             "label_probs": pd.Series([answer.label_probs for answer in answers], dtype=object),
+            "error": pd.Series([answer.error for answer in answers], dtype=object),
         }
     )
+    if rationales:
+        frame["rationale"] = pd.Series([answer.rationale for answer in answers], dtype=object)
+    return frame

@@ -6,56 +6,43 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from student.batches import Formatting, bucketed_batches, collate, encode
+from student.adapters import add_adapters, check_lora, merged_network
+from student.batches import Formatting, encode
 from student.cards import model_card
 from student.checkpoints import check_output, load_checkpoint, save_checkpoint
-from student.devices import autocast, resolve_device, resolve_precision, return_freed_memory
+from student.curriculum import epoch_batches
+from student.devices import resolve_device, resolve_precision, return_freed_memory
 from student.errors import InputError, TrainingError
 from student.examples import Example, read_examples, shared_labels, split_validation
-from student.objectives import Denominators, label_only, multitask
-from student.prediction import SETTINGS_FILE, Student, label_token_ids, predict
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from student.formatting import check_marker
+from student.gradients import step_gradient
+from student.objective_choice import Choice, check_rows, choose_objective, with_label_set
+from student.objectives import OBJECTIVES
+from student.options import ALLOWED, NEUTRAL, check_options
+from student.prediction import SETTINGS_FILE, Student, label_token_ids
+from student.processes import join_processes
+from student.schedules import SCHEDULES, rate_at
+from student.trackers import Callback, check_trackers, listeners
+from student.training_result import TrainingResult, result_of
+from student.training_state import (
+    begin_or_resume,
+    identity_of,
+    is_due,
+    state_file,
+    write_state,
+)
+from student.validation import validate
+from student.white_box import WhiteBox
+from student.white_box_training import ready_teacher, take_teacher_out, teachers_prefix
 
 __all__ = ["OBJECTIVES", "SCHEDULES", "TrainingResult", "train"]
-
-OBJECTIVES = ("multitask", "label")
-SCHEDULES = ("linear", "constant")
-VALIDATION_BATCH = 32
-_PREFIX = {"multitask": "[label] ", "label": ""}  # none in label-only, as in the authors' code
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What `train` did. `history` is what history.json holds; `seconds` is wall time.
-
-    `rows` counts training examples with their copies; `loss` is the mean over the last epoch's
-    steps; `best_epoch` is the epoch whose weights were kept; `left_out` and `truncated` count rows
-    not trained on and rows cut at a token limit.
-    """
-
-    output: Path
-    rows: int
-    steps: int
-    epochs: int
-    best_epoch: int
-    loss: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    truncated: Mapping[str, int]
-    left_out: Mapping[str, int]
-    precision: str
-    device: str
-    seconds: float
-    history: Mapping[str, Any]
 
 
 def train(
@@ -67,6 +54,10 @@ def train(
     target: str = "label",
     labels: Sequence[str] | None = None,
     alpha: float = 0.5,
+    soft_weight: float = 0.5,
+    temperature: float | None = None,
+    shared_encoder: bool = False,
+    white_box: WhiteBox | Mapping[str, Any] | None = None,
     epochs: int = 2,
     batch_size: int = 16,
     gradient_accumulation: int = 1,
@@ -75,17 +66,26 @@ def train(
     warmup_ratio: float = 0.1,
     weight_decay: float = 0.0,
     max_gradient_norm: float = 1.0,
+    curriculum: str | None = None,
+    lora: Mapping[str, Any] | None = None,
+    load_in_4bit: bool = False,
     template: str | None = None,
     label_prefix: str | None = None,
     rationale_prefix: str = "[rationale] ",
+    answer_marker: str = "So the answer is:",
+    rationale_marker: str = "Rationale:",
     max_input_tokens: int = 512,
     max_label_tokens: int = 64,
     max_rationale_tokens: int = 128,
     precision: str = "auto",
     validation_fraction: float = 0.0,
     early_stopping: int | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool | str = "auto",
     seed: int = 0,
     device: str = "auto",
+    report_to: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
     on_progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainingResult:
     """Train the T5 `model` (folder or Hub id) on `data` and save the student as folder `output`.
@@ -96,20 +96,46 @@ def train(
         is "label" (the teacher's) or "gold" (a person's). `labels` is the closed label set; without
         it the `choices` column says, if every row has the same.
     Objective
-        "multitask" learns label and rationale, weighted `alpha` and 1 - `alpha`; "label" the label
-        alone. `label_prefix` defaults to "[label] " for multitask and to nothing for label.
-        `template`, the template that rendered `input`, is only noted in student.json.
+        "multitask" learns label and rationale as two tasks, weighted `alpha` and 1 - `alpha`, with
+        `shared_encoder` from one pass of the encoder; "label" the label alone; "rationale_then_label"
+        writes both, parted by `answer_marker`; "rationale_as_input" reads the rationale behind
+        `rationale_marker`; "soft_label" learns the column `label_probs`, and "white_box" a larger T5's
+        token probabilities (`white_box`, a `WhiteBox` or the same as a mapping), both mixed by
+        `soft_weight` with the label's loss and softened by `temperature`. `label_prefix` defaults to
+        "[label] " for multitask with an encoder pass of its own, else to nothing (white_box: to the
+        teacher's). `template`, the template that rendered `input`, is only noted in student.json.
     Steps
         One optimizer step (AdamW) sees `batch_size * gradient_accumulation` rows, `batch_size` at a
-        time; the gradient is the same as of one large batch. `schedule` is "linear" (to zero) or
-        "constant", after a linear warm-up over `warmup_ratio` of the steps. Limits are in tokens.
+        time; the gradient is the same as of one large batch. Where memory runs out, that number is
+        halved, and the steps stay the same. `schedule` is "linear" or "cosine" (to zero) or
+        "constant", after a linear warm-up over `warmup_ratio` of the steps. With
+        `curriculum="confidence"` the first epoch goes from rows the teacher was sure of to rows it
+        was not (column `confidence`). Limits are in tokens.
+    Weights
+        All of them, or with `lora={"rank": 8}` (also "alpha", "dropout") low-rank adapters beside
+        every linear layer, merged into the saved student. `load_in_4bit` loads the frozen weights
+        in four bits (CUDA, needs `lora`).
     Validation
         Rows of split "validation", else `validation_fraction` of the training rows, carved by
         `group` (and equal inputs kept together). With `early_stopping=p` training ends after p
         epochs without a lower validation loss, and the best epoch's weights are kept.
+    Checkpoints
+        Every `checkpoint_every` steps (default: every five minutes; 0: never) all that is needed to
+        go on is written to one hidden file beside `output`, in place of the one before; it is
+        removed at the end. With `resume="auto"` the same call goes on from it, to the same
+        weights as without the stop; a checkpoint of another training (data, options, model or
+        versions) is left unused, and `notes` say why; with `True` that is an error. `False` begins
+        anew.
+    Processes
+        Under `accelerate launch` each process takes its share of every step's rows, and the steps
+        are those of a single process. Only the first one writes and reports.
     Progress
+        `report_to` names trackers: "tensorboard" (folder `<output>-tensorboard`), "wandb". A
+        function in `callbacks` is called with ("train_begin" | "step_end" | "epoch_end" |
+        "checkpoint" | "teacher_asked" | "train_end", values); what it raises ends the training.
         `on_progress` receives, after every step, {"step", "steps", "epoch", "epochs", "loss",
-        "label_loss", "rationale_loss", "learning_rate", "rows_per_second", "eta_seconds"}.
+        "label_loss", "rationale_loss", "soft_loss", "learning_rate", "rows_per_second",
+        "eta_seconds"}.
 
     The folder holds config.json, model.safetensors, the tokenizer, README.md (model card),
     student.json (how inputs are written, the label set) and history.json. Same seed, data and
@@ -118,22 +144,44 @@ def train(
     Raises `InputError` for options or data that cannot work, `CheckpointError` when the model does
     not load or the folder cannot be written, `TrainingError` when the loss stops being a number.
     """
-    options = {name: value for name, value in locals().items() if name in _ALLOWED}
-    _check_options(options)
+    options = {name: value for name, value in locals().items() if name in ALLOWED}
+    check_options(options)
+    choice = Choice(
+        name=objective,
+        alpha=alpha,
+        soft_weight=soft_weight,
+        temperature=temperature,
+        shared_encoder=shared_encoder,
+        white_box=white_box,
+    )
+    check_trackers(report_to)
     started = time.perf_counter()
+    processes = join_processes()
     output = Path(output)
     check_output(output)
-    place = resolve_device(device)
+    place = processes.device if processes.device and device == "auto" else resolve_device(device)
     precision = resolve_precision(precision, place)
+    check_lora(lora, load_in_4bit, place)
+    options["lora"] = dict(lora) if lora is not None else None  # to be written as JSON
 
     examples, left_out = read_examples(data, target=target)
     label_set = shared_labels(examples, labels)
     training, validation = split_validation(examples, validation_fraction, seed)
-    multitasking = objective == "multitask"
-    _check_rows(training, validation, multitasking, early_stopping)
+    training = with_label_set(training, labels)
+    check_rows(choice, training)
+    if early_stopping is not None and not validation:
+        raise InputError(
+            "early_stopping needs validation rows; set validation_fraction, for example to 0.1"
+        )
+    if isinstance(choice.white_box, WhiteBox):
+        label_prefix = teachers_prefix(choice.white_box, label_prefix)
     formatting = Formatting(
-        label_prefix=label_prefix if label_prefix is not None else _PREFIX[objective],
+        label_prefix=label_prefix if label_prefix is not None else choice.label_prefix,
         rationale_prefix=rationale_prefix,
+        rationale_in=choice.rationale_in,
+        shared_encoder=shared_encoder,
+        answer_marker=answer_marker,
+        rationale_marker=rationale_marker,
         max_input_tokens=max_input_tokens,
         max_label_tokens=max_label_tokens,
         max_rationale_tokens=max_rationale_tokens,
@@ -146,10 +194,14 @@ def train(
         "template": template,
         "labels": label_set,
         "choices_differ_by_row": label_set is None and examples[0].choices is not None,
+        **choice.told(),
         **asdict(formatting),
     }
-    network, tokenizer = load_checkpoint(model)
-    network.to(place)  # type: ignore[arg-type]
+    how = {"four_bit_on": place} if load_in_4bit else {}
+    network, tokenizer = load_checkpoint(model, **how)
+    if not load_in_4bit:  # which is there already, and cannot be moved
+        network.to(place)  # type: ignore[arg-type]
+    adapters = add_adapters(network, lora, seed) if lora is not None else None
     student = Student(
         network=network,
         tokenizer=tokenizer,
@@ -160,44 +212,86 @@ def train(
     sets = [tuple(label_set)] if label_set else [e.choices for e in examples if e.choices]
     label_token_ids(student, sets)  # two choices that tokenise alike must fail now, not at the end
 
-    encoded = encode(training, tokenizer, formatting, rationales=multitasking)
-    pad = int(tokenizer.pad_token_id)
-    objective_of = partial(multitask, alpha=alpha) if multitasking else label_only
+    if choice.rationale_in == "target":
+        check_marker(answer_marker, tokenizer)
+    encoded = encode(
+        training,
+        tokenizer,
+        formatting,
+        rationales=choice.name == "multitask",
+        soft_labels=choice.name == "soft_label",
+    )
+    teacher = None
+    if isinstance(choice.white_box, WhiteBox):
+        teacher = ready_teacher(
+            choice.white_box,
+            student,
+            encoded,
+            training,
+            temperature=choice.softness,
+            precision=precision,
+            processes=processes,
+            callbacks=callbacks,
+        )
+    objective_of = choose_objective(
+        choice,
+        rationale_start=int(tokenizer.eos_token_id),
+        teacher=teacher.ask if teacher else None,
+    )
+    batches_of = partial(
+        epoch_batches,
+        encoded.lengths(),
+        batch_size * gradient_accumulation,
+        confidences=_confidences(training, encoded.order) if curriculum else None,
+        seed=seed,
+    )
+    steps = epochs * len(batches_of(epoch=1))
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, weight_decay=weight_decay, fused=place.type in ("cpu", "cuda")
     )
-    rows_per_step = batch_size * gradient_accumulation
-    lengths = encoded.lengths()
-    steps = epochs * len(bucketed_batches(lengths, rows_per_step, seed=seed, epoch=1))
-    step_log: list[dict[str, Any]] = []
-    epoch_log: list[dict[str, Any]] = []
-    best = _Best(loss=math.inf, epoch=0, weights={})
-    rows_seen, loop_started = 0, time.perf_counter()
+
+    what_counts = {name: value for name, value in options.items() if name not in NEUTRAL}
+    what_counts |= {"precision": precision, "device": place.type, "processes": processes.count}
+    what_counts |= {"the white-box teacher": teacher.weights if teacher else None}
+    identity = identity_of(network, [*training, *validation], {**settings, **what_counts})
+    checkpoint = state_file(output)
+    state = begin_or_resume(
+        checkpoint, network, optimizer, identity, resume=resume, micro_batch=batch_size
+    )
+    processes.check_alike("the step to go on after", state.resumed_from)
+    tell = listeners(on_progress, callbacks, report_to, output, state.run)
+    if not processes.first:
+        tell = _tell_nobody
+    facts = {"steps": steps, "epochs": epochs, "rows": len(encoded.order)}
+    tell("train_begin", {**facts, "options": options, "resumed_from": state.resumed_from})
+    loop_started = written = time.perf_counter()
+    earlier, rows_seen = state.seconds(), 0
 
     # Whatever is random in here depends on (seed, epoch, step) alone, and the caller's random state
     # stays as it was: a loop that starts again at some step goes on exactly as this one would.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        for epoch in range(1, epochs + 1):
-            for places in bucketed_batches(lengths, rows_per_step, seed=seed, epoch=epoch):
-                step = len(step_log) + 1
-                torch.manual_seed((seed * 1_000_003 + step) % 2**63)  # dropout
+        for epoch in range(len(state.epochs) + 1, epochs + 1):
+            if state.is_stale(early_stopping):
+                break
+            batches = batches_of(epoch=epoch)
+            for places in batches[len(state.steps) - (epoch - 1) * len(batches) :]:
+                step = len(state.steps) + 1
                 network.train()
                 rows = [encoded.order[i] for i in places]
-                parts = [
-                    collate(encoded, rows[start : start + batch_size], pad_token_id=pad).to(place)
-                    for start in range(0, len(rows), batch_size)
-                ]
-                denominators = Denominators.of(*parts)  # of the whole step: exact accumulation
-                losses = []
-                for part in parts:
-                    with autocast(precision, place):
-                        loss = objective_of(network, part, denominators)
-                    loss.total.backward()  # type: ignore[no-untyped-call]
-                    losses.append(loss.parts())
-                total, label, rationale = (sum(values) for values in zip(*losses, strict=True))
+                total, label, rationale, soft = step_gradient(
+                    student,
+                    encoded,
+                    rows,
+                    objective_of,
+                    state,
+                    precision=precision,
+                    dropout_seed=(seed * 1_000_003 + step) % 2**63,
+                    processes=processes,
+                    sample=teacher.sample if teacher else None,
+                )
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm))
-                rate = _learning_rate(step, steps, learning_rate, schedule, warmup_ratio)
+                rate = rate_at(step, steps, learning_rate, schedule, warmup_ratio)
                 if not (math.isfinite(total) and math.isfinite(norm)):
                     raise TrainingError(_diverged(step, epoch, total, norm, rate, precision))
                 for group in optimizer.param_groups:
@@ -213,28 +307,36 @@ def train(
                     "epoch": epoch,
                     "loss": total,
                     "label_loss": label,
-                    "rationale_loss": rationale if multitasking else None,
+                    "rationale_loss": rationale if choice.name == "multitask" else None,
+                    "soft_loss": soft if choice.is_soft else None,
                     "learning_rate": rate,
-                    "seconds": round(spent, 3),
+                    "seconds": round(earlier + spent, 3),
                 }
-                step_log.append(now)
-                if on_progress is not None:
-                    pace = {"rows_per_second": rows_seen / spent}
-                    pace["eta_seconds"] = spent / step * (steps - step)
-                    on_progress({**now, "steps": steps, "epochs": epochs, **pace})
+                state.steps.append(now)
+                pace = {"rows_per_second": rows_seen / spent}
+                pace["eta_seconds"] = spent / (step - state.resumed_from) * (steps - step)
+                tell("step_end", {**now, "steps": steps, "epochs": epochs, **pace})
+                if processes.first and is_due(step, checkpoint_every, since=written):
+                    write_state(checkpoint, state, network, optimizer, identity)
+                    written = time.perf_counter()
+                    tell("checkpoint", {"step": step, "file": str(checkpoint)})
 
-            epoch_log.append({"epoch": epoch, **_validate(student, validation, precision)})
+            found = validate(student, validation, precision) if processes.first else None
+            state.epochs.append({"epoch": epoch, **processes.told_by_first(found)})
             if early_stopping is not None:
-                best = _better(best, epoch, epoch_log[-1]["validation_loss"], network)
-                if epoch - best.epoch >= early_stopping:
-                    break
+                state.keep_if_best(network)
+            tell("epoch_end", {**state.epochs[-1], "step": len(state.steps)})
 
-    if best.weights:
-        network.load_state_dict(best.weights)
+    state.restore_best(network)
+    take_teacher_out(network)
+    if adapters is not None:
+        network = merged_network(
+            adapters, base=model if load_in_4bit else None, lora=lora, seed=seed
+        )
     history = {
-        "steps": step_log,
-        "epochs": epoch_log,
-        "best_epoch": best.epoch or len(epoch_log),
+        "steps": state.steps,
+        "epochs": state.epochs,
+        "best_epoch": state.best_epoch or len(state.epochs),
         "truncated": encoded.truncated,
         "left_out": left_out,
         "rows": len(encoded.order),
@@ -242,112 +344,37 @@ def train(
         "options": options,
         "precision": precision,
         "device": str(place),
-        "seconds": round(time.perf_counter() - started, 2),
+        "processes": processes.count,
+        "micro_batch": state.micro_batch,
+        "resumed_from": state.resumed_from,
+        "notes": state.notes,
+        "seconds": round(earlier + time.perf_counter() - started, 2),
     }
-    texts = {
-        SETTINGS_FILE: json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
-        "history.json": json.dumps(history, indent=1) + "\n",
-        "README.md": model_card(settings, history, name=output.resolve().name),
-    }
-    save_checkpoint(network, tokenizer, output, texts=texts)
-    return _result(output, history)
+    if processes.first:
+        texts = {
+            SETTINGS_FILE: json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+            "history.json": json.dumps(history, indent=1) + "\n",
+            "README.md": model_card(settings, history, name=output.resolve().name),
+        }
+        save_checkpoint(network, tokenizer, output, texts=texts)
+        checkpoint.unlink(missing_ok=True)
+    processes.wait()
+    tell("train_end", {**facts, "output": str(output), "epochs": len(state.epochs)})
+    return result_of(output, history)
 
 
-def _result(output: Path, history: Mapping[str, Any]) -> TrainingResult:
-    steps, epochs = history["steps"], history["epochs"]
-    last = [entry["loss"] for entry in steps if entry["epoch"] == len(epochs)]
-    kept = epochs[history["best_epoch"] - 1]
-    return TrainingResult(
-        output=output,
-        rows=history["rows"],
-        steps=len(steps),
-        epochs=len(epochs),
-        best_epoch=history["best_epoch"],
-        loss=sum(last) / len(last),
-        validation_loss=kept["validation_loss"],
-        validation_accuracy=kept["validation_accuracy"],
-        truncated=history["truncated"],
-        left_out=history["left_out"],
-        precision=history["precision"],
-        device=history["device"],
-        seconds=history["seconds"],
-        history=history,
-    )
+def _tell_nobody(event: str, values: Mapping[str, Any]) -> None:
+    """Take the place of the listeners in processes that are not to report."""
 
 
-def _learning_rate(step: int, steps: int, peak: float, schedule: str, warmup_ratio: float) -> float:
-    """Return the rate of step 1..steps: up to `peak` in a line, then constant or down to zero."""
-    warmup = math.ceil(warmup_ratio * steps)
-    if step <= warmup:
-        return peak * step / warmup
-    if schedule == "constant":
-        return peak
-    return peak * (steps - step + 1) / (steps - warmup + 1)
-
-
-def _validate(
-    student: Student, validation: Sequence[Example], precision: str
-) -> dict[str, float | None]:
-    """Return the label loss per token and the accuracy of the labels on the validation rows."""
-    if not validation:
-        return {"validation_loss": None, "validation_accuracy": None}
-    network, pad = student.network, int(student.tokenizer.pad_token_id)
-    encoded = encode(validation, student.tokenizer, student.formatting, rationales=False)
-    network.train(False)
-    losses, weights = [], []
-    by_length = sorted(range(len(validation)), key=lambda row: len(encoded.label_inputs[row]))
-    with torch.no_grad(), autocast(precision, network.device):
-        for start in range(0, len(validation), VALIDATION_BATCH):
-            rows = by_length[start : start + VALIDATION_BATCH]
-            batch = collate(encoded, rows, pad_token_id=pad).to(network.device)
-            weights.append(Denominators.of(batch).label)
-            losses.append(float(label_only(network, batch).label) * weights[-1])
-    own = [list(example.choices or ()) for example in validation]
-    answers = predict(
-        student,
-        [example.input for example in validation],
-        choices=own if student.labels is None and all(own) else None,
-        batch_size=VALIDATION_BATCH,
-        precision=precision,
-    )["prediction"]
-    right = sum(a == e.target for a, e in zip(answers, validation, strict=True))
-    return {
-        "validation_loss": sum(losses) / sum(weights),
-        "validation_accuracy": right / len(validation),
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Best:
-    """The epoch with the lowest validation loss so far, and its weights, on the CPU."""
-
-    loss: float
-    epoch: int
-    weights: Mapping[str, torch.Tensor]
-
-
-def _better(best: _Best, epoch: int, loss: float, network: PreTrainedModel) -> _Best:
-    if loss >= best.loss:
-        return best
-    weights = {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
-    return _Best(loss=loss, epoch=epoch, weights=weights)
-
-
-def _check_rows(
-    training: Sequence[Example],
-    validation: Sequence[Example],
-    multitasking: bool,
-    early_stopping: int | None,
-) -> None:
-    if multitasking and not any(example.rationale for example in training):
+def _confidences(training: Sequence[Example], order: Sequence[int]) -> list[float | None]:
+    found = [training[row].confidence for row in order]
+    if all(confidence is None for confidence in found):
         raise InputError(
-            "objective='multitask' needs a rationale column with texts and no training row has one; "
-            "ask the teacher for rationales, or use objective='label'"
+            "curriculum='confidence' needs a column confidence, and no training row has one; label "
+            "with a teacher that gives probabilities, or leave the curriculum out"
         )
-    if early_stopping is not None and not validation:
-        raise InputError(
-            "early_stopping needs validation rows; set validation_fraction, for example to 0.1"
-        )
+    return found
 
 
 def _diverged(step: int, epoch: int, loss: float, norm: float, rate: float, precision: str) -> str:
@@ -358,37 +385,3 @@ def _diverged(step: int, epoch: int, loss: float, norm: float, rate: float, prec
         f"the loss became {loss} (gradient norm {norm}) at step {step} of epoch {epoch}, with a "
         f"learning rate of {rate:.2g}; nothing was saved. Try {advice}"
     )
-
-
-def _whole(minimum: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= minimum
-
-
-def _number(allowed: Callable[[float], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and allowed(value)
-
-
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "objective": (lambda v: v in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
-    "schedule": (lambda v: v in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-    "alpha": (_number(lambda v: 0 <= v <= 1), "between 0 and 1"),
-    "epochs": (_whole(1), "a whole number, at least 1"),
-    "batch_size": (_whole(1), "a whole number, at least 1"),
-    "gradient_accumulation": (_whole(1), "a whole number, at least 1"),
-    "learning_rate": (_number(lambda v: 0 < v < 1), "above 0 and below 1"),
-    "warmup_ratio": (_number(lambda v: 0 <= v <= 1), "between 0 and 1"),
-    "weight_decay": (_number(lambda v: v >= 0), "at least 0"),
-    "max_gradient_norm": (_number(lambda v: v > 0), "above 0"),
-    "max_input_tokens": (_whole(8), "a whole number, at least 8"),
-    "max_label_tokens": (_whole(2), "a whole number, at least 2"),
-    "max_rationale_tokens": (_whole(2), "a whole number, at least 2"),
-    "validation_fraction": (_number(lambda v: 0 <= v < 1), "from 0 to below 1"),
-    "early_stopping": (lambda v: v is None or _whole(1)(v), "null or a whole number, at least 1"),
-    "seed": (_whole(0), "a whole number, at least 0"),
-}
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name, (allowed, words) in _ALLOWED.items():
-        if not allowed(options[name]):
-            raise InputError(f"{name}={options[name]!r}; it must be {words}")

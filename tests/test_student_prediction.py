@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_whole_label_sequences(folder: Path) -> None:
         assert row.label_probs == pytest.approx(by_hand, abs=1e-5)
         assert row.prediction == LABELS[by_hand.index(max(by_hand))]
         assert row.confidence == pytest.approx(max(by_hand), abs=1e-5)
-    assert list(found.columns) == ["prediction", "confidence", "label_probs"]
+    assert list(found.columns) == ["prediction", "confidence", "label_probs", "error"]
 
 
 def test_choices_may_differ_from_row_to_row(folder: Path) -> None:
@@ -117,7 +117,7 @@ def test_progress_counts_rows_and_an_empty_list_gives_an_empty_table(folder: Pat
     student.predict(folder, TEXTS, choices=LABELS, batch_size=4, on_progress=seen.append)
     assert seen == [{"done": n, "total": 9} for n in (4, 8, 9)]
     empty = student.predict(folder, [])
-    assert list(empty.columns) == ["prediction", "confidence", "label_probs"]
+    assert list(empty.columns) == ["prediction", "confidence", "label_probs", "error"]
     assert len(empty) == 0
 
 

@@ -169,6 +169,43 @@ def test_the_folder_says_how_it_was_made(base: Path, tmp_path: Path) -> None:
     assert (tmp_path / "s" / "model.safetensors").stat().st_mode & 0o044  # others may read it
 
 
+def test_validation_rows_come_from_train_and_never_from_test(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row | {"split": "train"} for row in review_rows(repeat=4)]
+    for row in rows:
+        row["input"] = f"{row['group']}: {row['input']}"
+    secret = [row | {"split": "test", "input": f"secret {row['input']}"} for row in rows]
+    seen: list[Any] = []
+    found = {"validation_loss": 1.0, "validation_accuracy": 0.5}
+
+    def validate(student: Any, validation: Any, precision: str) -> dict[str, float]:
+        seen.extend(validation)
+        return found
+
+    monkeypatch.setattr("student.training.validate", validate)
+    result = train(base, tmp_path / "s", rows=[*rows, *secret], validation_fraction=0.25)
+    assert result.history["validation_rows"] == len(seen) == 8
+    assert (
+        len({example.group for example in seen}) == 1
+    )  # a whole group, of which none is trained on
+    assert result.rows == 24
+    assert result.left_out == {"test split": 32}
+    assert not any("secret" in example.input for example in seen)
+
+
+def test_targets_longer_than_their_limit_are_cut_and_counted(base: Path, tmp_path: Path) -> None:
+    """Two of eight rows have a label of one word more than fits, with the closing token."""
+    rows = [row | {"label": "mixed", "choices": None} for row in review_rows()]
+    for row in rows[:2]:
+        row["label"] = "mixed feelings"
+    result = train(base, tmp_path / "s", rows=rows, max_label_tokens=4, max_rationale_tokens=5)
+    assert result.truncated == {"inputs": 0, "labels": 2, "rationales": 6}  # two have no rationale
+    assert json.loads((tmp_path / "s" / "history.json").read_text())["truncated"]["labels"] == 2
+    whole = train(base, tmp_path / "t", rows=rows)
+    assert set(whole.truncated.values()) == {0}
+
+
 def test_label_only_has_no_prefix_and_one_can_be_set(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "a", objective="label")
     train(base, tmp_path / "b", objective="label", label_prefix="review: ")
@@ -271,6 +308,9 @@ def test_a_loss_that_is_not_a_number_stops_and_saves_nothing(tmp_path: Path) -> 
         ({"epochs": 1.5}, "epochs=1.5; it must be a whole number"),
         ({"learning_rate": 0.0}, "learning_rate=0.0; it must be above 0"),
         ({"learning_rate": "5e-4"}, "learning_rate='5e-4'; it must be above 0"),
+        ({"schedule": "poly"}, "schedule='poly'; it must be one of linear, cosine, constant"),
+        ({"checkpoint_every": -5}, "checkpoint_every=-5; it must be null .* 0 for never"),
+        ({"resume": "always"}, "resume='always'; it must be 'auto', true or false"),
         ({"precision": "fp16"}, "precision='fp16' .* T5 overflows"),
         ({"device": "abacus"}, "device='abacus' is not a device"),
         ({"early_stopping": 2}, "early_stopping needs validation rows"),
