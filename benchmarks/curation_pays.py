@@ -61,7 +61,9 @@ def run_cell(
 
     def show(event: Any) -> None:
         if event["step"] % 50 == 0:
-            line = f"{arm} {seed}: step {event['step']} of {event['steps']}, loss {event['loss']:.3f}"
+            line = (
+                f"{arm} {seed}: step {event['step']} of {event['steps']}, loss {event['loss']:.3f}"
+            )
             print(line, file=sys.stderr, flush=True)
 
     trained = student.train(

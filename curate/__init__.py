@@ -14,19 +14,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.ablations import Ablation, ablate
     from curate.beginnings import init
+    from curate.compare_command import compare
     from curate.exceptions import CurateError
+    from curate.exports import SetExport, export_set
     from curate.pipeline import Run, evaluate, filter, label, report, run, train
     from curate.prediction import predict
     from curate.recipe import Recipe, load_recipe
+    from curate.student_exports import ExportedStudent, export_student
     from curate.teacher_trials import Trials, teacher
 
 __all__ = [
+    "Ablation",
     "CurateError",
+    "ExportedStudent",
     "Recipe",
     "Run",
+    "SetExport",
     "Trials",
+    "ablate",
+    "compare",
     "evaluate",
+    "export_set",
+    "export_student",
     "filter",
     "init",
     "label",
@@ -39,7 +50,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Ablation": "ablations",
+    "ablate": "ablations",
     "CurateError": "exceptions",
+    "compare": "compare_command",
+    "ExportedStudent": "student_exports",
+    "export_student": "student_exports",
+    "SetExport": "exports",
+    "export_set": "exports",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "init": "beginnings",

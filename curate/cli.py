@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from curate.ablate_command import ablate
+from curate.compare_command import compare_runs
 from curate.dedupe_command import dedupe
+from curate.errors_command import errors
+from curate.export_command import export
+from curate.next_command import next_rows
+from curate.review_command import review
+from curate.student_export_command import export_student
 from curate.teacher_command import teacher
 from curate.teacher_log import log
 
@@ -241,13 +248,28 @@ def report(run: Path) -> None:
 
 
 @main.command()
-@click.option("--model", required=True, help="The student's folder or Hub id.")
+@click.option(
+    "--model", required=True, help="The folder or Hub id of a student, or of an export of it."
+)
 @click.option(
     "--file", "file", type=click.Path(path_type=Path), help="Predict the rows of a file instead."
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write .csv, .jsonl or .parquet.")
+@click.option(
+    "--method", type=click.Choice(["auto", "score", "generate"]), default="auto", show_default=True,
+    help="Give every label a probability, or write the answer; auto scores where there are labels.",
+)  # fmt: skip
+@click.option(
+    "--num-beams", type=click.IntRange(1), default=1, show_default=True, help="Of generate."
+)
+@click.option(
+    "--abstain-below", type=float, metavar="CONFIDENCE",
+    help="Give no answer where the confidence is lower.",
+)  # fmt: skip
 @click.argument("texts", nargs=-1)
-def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[str]) -> None:
+def predict(
+    model: str, file: Path | None, output: Path | None, texts: Sequence[str], **options: Any
+) -> None:
     """Answer texts, or the rows of a file, with a student."""
     import curate
     from curate.chatter import quiet_libraries
@@ -255,25 +277,32 @@ def predict(model: str, file: Path | None, output: Path | None, texts: Sequence[
     if bool(texts) == (file is not None):
         raise click.UsageError("give either texts or --file")
     quiet_libraries()
-    answers = curate.predict(model, file if file is not None else list(texts), output=output)
+    data = file if file is not None else list(texts)
+    answers = curate.predict(model, data, output=output, **options)
     if output is not None:
         click.echo(f"{len(answers)} predictions: {output}")
         return
     for row in answers.to_dict("records"):
         sure = row["confidence"]
         sure_text = "" if sure is None or sure != sure else f"  {sure:.3f}"
-        click.echo(
-            f"{row['prediction']}{sure_text}  {' '.join(str(row.get('input', '')).split())[:100]}"
-        )
+        said = f"(no answer: {row['error']})" if row["error"] else row["prediction"]
+        click.echo(f"{said}{sure_text}  {' '.join(str(row.get('input', '')).split())[:100]}")
 
 
+main.add_command(ablate)
+main.add_command(compare_runs)
 main.add_command(dedupe)
+main.add_command(errors)
+main.add_command(export)
+export.add_command(export_student)
 main.add_command(log)
+main.add_command(next_rows)
+main.add_command(review)
 main.add_command(teacher)
 
 
 def _print_run(done: Run) -> None:
     from curate.results import result_table
 
-    click.echo(result_table(done.metrics))
+    click.echo(result_table(done.metrics, done.shown))
     click.echo(done.verdict)

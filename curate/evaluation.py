@@ -1,19 +1,23 @@
-"""Majority, TF-IDF, teacher and student on the same test rows, and the verdict on the goal."""
+"""Majority, TF-IDF, teacher and student on the same test rows, and the students' model cards."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.exceptions import CurateError
 from curate.recipe import Recipe
-from curate.stages import OnProgress, no_progress
+from curate.scoring import SYSTEMS, choices_of
+from curate.stages import OnProgress, no_progress, rationales_to_read
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The order in which systems are shown.
-SYSTEMS = ("majority", "tfidf", "teacher", "student", "student-gold")
+#: Rows of the test set on which a student's speed is taken.
+_TIMED_ROWS = 64
+_COLUMNS = ("prediction", "confidence", "label_probs", "error")
+_LOSSES = ("gold_loss", "gold_tokens")
 
 
 def predict_test_rows(
@@ -83,23 +87,77 @@ def predict_test_rows(
             folder,
             inputs,
             choices=choices,
+            rationales=rationales_to_read(test, recipe),
             precision=recipe.student.precision,
             on_progress=lambda event: on_progress("predict", event),
         )
+        if "perplexity" in recipe.task.metrics:
+            read = rationales_to_read(test, recipe)
+            losses = student.reference_losses(
+                folder, inputs, test["gold"].tolist(), rationales=read
+            )
+            answers[name]["gold_loss"], answers[name]["gold_tokens"] = zip(*losses, strict=True)
     tables = []
     for system in SYSTEMS:
         if system in answers:
             table = test[["id", "input", "choices", "gold", "group"]].copy()
             table["system"] = system
-            for name in ("prediction", "confidence", "label_probs", "error"):
+            for name in (*_COLUMNS, *(_LOSSES if "perplexity" in recipe.task.metrics else ())):
                 values = answers[system]
                 table[name] = list(values[name]) if name in values.columns else None
             tables.append(table)
     return pd.concat(tables, ignore_index=True), notes
 
 
+def weigh_abstention(labeled: pd.DataFrame, folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What leaving out unsure answers buys, on validation rows; None without any, or for free text.
+
+    Returns:
+        ``rows``, ``reference`` (``gold``, or ``label`` where people labelled none of them) and
+        ``table``, as :func:`student.coverage_table` gives it.
+    """
+    import student
+
+    rows = labeled[labeled["split"] == "validation"]
+    reference = "gold" if rows["gold"].notna().any() else "label"
+    rows = rows[rows[reference].notna()].reset_index(drop=True)
+    choices = choices_of(rows)
+    if not len(rows) or choices is None:
+        return None
+    found = student.predict(
+        folder,
+        rows["input"].tolist(),
+        choices=choices,
+        rationales=rationales_to_read(rows, recipe),
+        precision=recipe.student.precision,
+    )
+    right = [p == g for p, g in zip(found["prediction"], rows[reference], strict=True)]
+    table = student.coverage_table(found["confidence"].tolist(), right)
+    return {"rows": len(rows), "reference": reference, "table": table}
+
+
+def time_student(labeled: pd.DataFrame, folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """What predicting takes here: see :func:`student.measure`."""
+    import student
+
+    rows = labeled[labeled["split"] == "test"].head(_TIMED_ROWS)
+    return student.measure(
+        folder,
+        rows["input"].tolist(),
+        choices=choices_of(rows),
+        rationales=rationales_to_read(rows, recipe),
+        single_rows=20,
+        precision=recipe.student.precision,
+    )
+
+
 def write_cards(
-    folder: Path, metrics: dict[str, Any], recipe: Recipe, *, teacher: str, by_people: bool
+    folder: Path,
+    metrics: dict[str, Any],
+    recipe: Recipe,
+    *,
+    stages: Mapping[str, Any],
+    by_people: bool,
 ) -> None:
     """Write the students' model cards anew, with what became known after training.
 
@@ -117,70 +175,18 @@ def write_cards(
                 base_model=recipe.student.model,
                 task=recipe.task.instruction,
                 data=recipe.data.train,
-                teacher="none, it learned from people" if gold else teacher,
+                teacher="none, it learned from people" if gold else stages["labeled"]["teacher"],
                 metrics=metrics[name] if by_people else None,
+                costs=[] if gold else _labeling_costs(stages["labeled"]),
+                speed=stages["predictions"].get("speed") if name == "student" else None,
             )
 
 
-def score(predictions: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
-    """Metrics of each system, with 95 % bootstrap intervals over groups where rows are grouped."""
-    import student
-
-    metrics = {}
-    for system in SYSTEMS:
-        rows = predictions[predictions["system"] == system]
-        if len(rows):
-            metrics[system] = student.evaluate(
-                rows["gold"].tolist(),
-                [None if p != p else p for p in rows["prediction"].tolist()],
-                labels=recipe.task.labels,
-                groups=rows["group"].tolist() if rows["group"].notna().all() else None,
-                seed=recipe.seed,
-            )
-    return metrics
-
-
-def judge(metrics: dict[str, Any], recipe: Recipe) -> tuple[list[dict[str, Any]], str]:
-    """Hold the student against the goal that was set before anything ran.
-
-    Returns:
-        One entry per goal, and the verdict in a sentence.
-    """
-    reached = metrics.get("student")
-    goal = []
-    for metric, target in recipe.task.goal.items():
-        if reached is not None:
-            value = reached[metric]
-            goal.append(
-                {"metric": metric, "target": target, **value, "met": value["value"] >= target}
-            )
-    verdict = (
-        _verdict(goal)
-        if goal
-        else "No goal was set in the recipe (task.goal), so there is no verdict."
-    )
-    rival = metrics.get("tfidf")
-    if rival and reached and rival["accuracy"]["value"] >= reached["accuracy"]["value"]:
-        verdict += (
-            " TF-IDF with logistic regression on the same labels does as well or better: the student "
-            "is not worth its size here."
-        )
-    return goal, verdict
-
-
-def _verdict(goal: list[dict[str, Any]]) -> str:
-    parts = []
-    for entry in goal:
-        sure = (
-            "; the whole interval is above it"
-            if entry["low"] >= entry["target"]
-            else "; the whole interval is below it"
-            if entry["high"] < entry["target"]
-            else "; the interval straddles it"
-        )
-        parts.append(
-            f"{entry['metric']} {entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f}) "
-            f"{'reaches' if entry['met'] else 'misses'} {entry['target']:g}{sure}"
-        )
-    met = all(entry["met"] for entry in goal)
-    return f"The goal is {'met' if met else 'not met'}: " + "; ".join(parts) + "."
+def _labeling_costs(stage: Mapping[str, Any]) -> list[str]:
+    tokens = [stage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    usd = stage.get("cost_usd")
+    price = "no price is known" if usd is None else f"{usd:.2f} US dollars"
+    return [
+        f"Labeling: {stage.get('labelled', 0):,} rows, {tokens[0]:,} prompt and {tokens[1]:,} completion "
+        f"tokens; {price}"
+    ]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 import filters
 from curate.exceptions import CurateError
+from curate.filter_checks import reference_sets
 from curate.recipe import Recipe, load_recipe, parse_recipe
+from curate.recipe_filters import Texts, filters_of, ready
 from curate.run_folder import RunFolder
-from curate.stages import reference_sets
-
-if TYPE_CHECKING:
-    pass
+from curate.tables import SourceError
 
 
 def look(
@@ -42,29 +41,41 @@ def look(
         CurateError, filters.FilterError: If a file is missing, or something cannot be said from the
             files alone.
     """
-    folder, checked = _find_run(recipe, overrides, output)
-    result = read_result(folder, checked)
+    folder, checked, base = find_run(recipe, overrides, output)
+    result = read_result(folder, checked, base)
     moved = filters.rethreshold(result, _read_changes(thresholds)) if thresholds else result
     blocks = []
     if thresholds:
         blocks += [str(filters.diff(result, moved)), *moved.warnings]
     if diff is not None:
         other = RunFolder(diff)
-        theirs = read_result(other, _recipe_of(other))
+        theirs = read_result(other, _recipe_of(other), base)
         blocks.append(str(filters.diff(moved, theirs)))
     if explain is not None:
         blocks.append(str(filters.explain(moved, explain)))
     return "\n\n".join(blocks)
 
 
-def _find_run(
+def find_run(
     recipe: Path, overrides: Sequence[str], output: Path | None
-) -> tuple[RunFolder, Recipe]:
+) -> tuple[RunFolder, Recipe, Path]:
+    """A run's folder, its recipe, and the folder that the recipe's paths start at.
+
+    Args:
+        recipe: A recipe, or the folder of a complete run; of the latter, paths start at the working
+            folder.
+        overrides: As for :func:`curate.filter`; of no effect on a run's own recipe.
+        output: The recipe's run folder, if not ``runs/<name>``.
+
+    Raises:
+        CurateError: If there is no such recipe or run.
+    """
     if recipe.is_dir():
         run = RunFolder(recipe)
-        return run, _recipe_of(run)
+        return run, _recipe_of(run), Path.cwd()
     checked = load_recipe(recipe, overrides=overrides)
-    return RunFolder(output if output is not None else Path("runs") / checked.name), checked
+    folder = output if output is not None else Path("runs") / checked.name
+    return RunFolder(folder), checked, recipe.resolve().parent
 
 
 def _recipe_of(run: RunFolder) -> Recipe:
@@ -82,15 +93,17 @@ def _recipe_of(run: RunFolder) -> Recipe:
     return parse_recipe(resolved, where=str(path))
 
 
-def read_result(run: RunFolder, recipe: Recipe) -> filters.Result:
+def read_result(run: RunFolder, recipe: Recipe, base: Path) -> filters.Result:
     """What the filters of a run decided, put together from its files.
+
+    Sets of `data.references` that cannot be read any more are left out: their texts are not shown.
 
     Raises:
         CurateError: If the files are missing, or stem from other filters than the recipe's.
     """
     curated = run.read_table("curated.parquet")
     decisions = run.read_table("decisions.parquet")
-    chosen = recipe.built_filters()
+    chosen = filters_of(recipe)
     rows = curated[curated["split"] == "train"].reset_index(drop=True)
     ran = {*decisions["filter"]} - {"unlabelled", "review"}
     ran |= {name for name in filters.FILTERS if f"score_{name}" in rows.columns}
@@ -101,7 +114,12 @@ def read_result(run: RunFolder, recipe: Recipe) -> filters.Result:
             f"the filters that ran in {run.path} ({', '.join(sorted(ran)) or 'none'}) are not the recipe's, "
             "or not with the same arguments: run `curate filter` again"
         )
-    references = reference_sets(run.read_table("labeled.parquet"))
+    labeled = run.read_table("labeled.parquet")
+    try:
+        references = reference_sets(labeled, recipe, base)
+    except SourceError:
+        bare = recipe.data.model_copy(update={"references": {}})
+        references = reference_sets(labeled, recipe.model_copy(update={"data": bare}), base)
     return filters.result_from(
         rows,
         decisions,
@@ -143,26 +161,16 @@ def self_test(
     Raises:
         CurateError, filters.FilterError: If there are no labelled rows, or too few.
     """
-    from curate.references import resolve_model
-
-    folder, checked = _find_run(recipe, overrides, output)
+    folder, checked, base = find_run(recipe, overrides, output)
     labeled = folder.read_table("labeled.parquet")
-    base = Path.cwd() if recipe.is_dir() else recipe.resolve().parent
     cache = (store if store is not None else base / ".curate") / "embeddings"
     tell = on_progress or (lambda stage, event: None)
 
-    def encode(texts: Sequence[str]) -> Any:
-        model = resolve_model(
-            checked.embedder or "", "embedder", base, lambda event: tell("assets", event)
-        )
-        return filters.embed(
-            list(texts), model, cache=cache, on_progress=lambda event: tell("embed", event)
-        )
-
+    encode = None if checked.embedder is None else Texts(checked.embedder, base, cache, tell)
     return filters.self_test(
         labeled[labeled["split"] == "train"].drop(columns=["gold"]),
-        checked.built_filters(),
-        encode=None if checked.embedder is None else encode,
+        ready(filters_of(checked), base=base, cache=cache, on_progress=tell),
+        encode=encode,
         seed=checked.seed,
         on_progress=lambda event: tell("filter", event),
     )

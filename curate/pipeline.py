@@ -8,25 +8,29 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import labelers
-from curate.dependencies import answers_depend_on
-from curate.evaluation import SYSTEMS, judge, predict_test_rows, score, write_cards
+from curate.dependencies import answers_depend_on, filters_depend_on
+from curate.errors import analyse, write_analysis
+from curate.evaluation import predict_test_rows, time_student, weigh_abstention, write_cards
 from curate.exceptions import CurateError
+from curate.filter_checks import check_filters
 from curate.generation import add_generated, add_pool, load_pool, share_kept
 from curate.labeling import label_rows
+from curate.model_scores import unsettled
 from curate.recipe import Recipe, load_recipe, parse_recipe
-from curate.references import check_models, files_mark
+from curate.recipe_filters import Texts
+from curate.references import check_models, files_mark, white_box_teacher
 from curate.row_writing import write_rows
 from curate.run_facts import run_facts
 from curate.run_folder import RunFolder, fingerprint, table_hash
+from curate.scoring import SYSTEMS, compare_systems, judge, score, shown_metrics
 from curate.sources import load_examples
 from curate.stages import (
     OnProgress,
-    check_filter_columns,
+    check_student,
     clear_student,
     filter_rows,
     needs_gold_student,
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Raised by one when a stage's code changes what it writes, so that old files are not reused.
-_VERSION = 2
+_VERSION = 3
 
 RecipeLike = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 
@@ -55,6 +59,7 @@ class Run:
             empty where the run stopped before evaluation.
         goal: One entry per goal of the recipe.
         verdict: The verdict on the goal in a sentence.
+        shown: The metrics that are asked for: the goal's, then the recipe's.
     """
 
     folder: Path
@@ -62,6 +67,7 @@ class Run:
     metrics: Mapping[str, Any]
     goal: Sequence[Mapping[str, Any]]
     verdict: str
+    shown: Sequence[str] = ("accuracy", "macro_f1")
 
     @property
     def student(self) -> Path:
@@ -153,7 +159,8 @@ class _Pipeline:
                 f"{added['added']} of {added['rows']} pool rows were added to the train rows; left out: "
                 f"{added['in_train']} in train already, {added['in_test']} in test, {added['repeated']} twice"
             )
-        check_filter_columns(recipe, frame.columns)
+        check_filters(recipe, frame, self.base)
+        check_student(recipe, frame)
         self.examples_hash = table_hash(frame)
 
         def work() -> Mapping[str, Any]:
@@ -198,7 +205,7 @@ class _Pipeline:
         )
 
     def _task(self) -> dict[str, Any]:
-        return self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal"})
+        return self.recipe.task.model_dump(mode="json", exclude={"metrics", "goal", "separator"})
 
     def labeled(self) -> None:
         def work() -> Mapping[str, Any]:
@@ -264,33 +271,42 @@ class _Pipeline:
             self.run.write_table("curated.parquet", frame)
             return info
 
-        embedder = self.recipe.embedder, files_mark(self.recipe.embedder, "embedder", self.base)
-        review = self.recipe.data.review
-        depends = [self.labeled_hash, self.recipe.filters, embedder, self.recipe.seed]
-        if review is not None:
-            path = self.base / review
-            depends.append(sha256(path.read_bytes()).hexdigest() if path.exists() else review)
-        self.stage("curated", "curated.parquet", depends, work)
+        depends = [self.labeled_hash, filters_depend_on(self.recipe, self.base)]
+        # Rows that a busy judge failed on, or that no budget was left for, may be judged now.
+        self.stage(
+            "curated", "curated.parquet", depends, work, settled=lambda info: not unsettled(info)
+        )
 
     def student(self) -> None:
         curated = self.run.read_table("curated.parquet")
-        section = self.recipe.student.model_dump(mode="json")
+        # Neither changes what is learnt.
+        section = self.recipe.student.model_dump(
+            mode="json", exclude={"checkpoint_every", "report_to"}
+        )
         kept = curated[curated["keep"].astype(bool)]
         task = self.recipe.task
-        files = files_mark(self.recipe.student.model, "student", self.base)
+        models = (self.recipe.student.model, white_box_teacher(self.recipe))
+        files = [files_mark(model, "student", self.base) for model in models]
         self.student_mark = fingerprint(
             table_hash(kept), section, files, self.recipe.seed, task.labels, task.template
         )
 
         def work() -> Mapping[str, Any]:
-            clear_student(self.run)
             how: dict[str, Any] = {"base": self.base, "on_progress": self.tell}
-            info = train_student(curated, self.recipe, output=self.run.path / "student", **how)
+            # Of two students the first may be there already, where the second's training was killed.
+            first = self.run.done("first student", self.student_mark, "student")
+            clear_student(self.run, keep=() if first is None else ("student",))
+            if first is None:
+                self.run.record("first student", "none", {})
+                first = train_student(curated, self.recipe, output=self.run.path / "student", **how)
+                self.run.record("first student", self.student_mark, first)
+            info = dict(first)
             if needs_gold_student(self.recipe, curated):
                 output = self.run.path / "student-gold"
                 info["gold"] = train_student(
                     curated, self.recipe, output=output, target="gold", **how
                 )
+                info["notes"] = [*first["notes"], *info["gold"]["notes"]]
             return info
 
         self.stage("student", "student", self.student_mark, work)
@@ -313,21 +329,26 @@ class _Pipeline:
             return {
                 "rows": int(frame["id"].nunique()),
                 "reference": "gold" if by_people else "teacher",
+                "speed": time_student(labeled, self.run.path / "student", self.recipe),
+                "abstention": weigh_abstention(labeled, self.run.path / "student", self.recipe),
                 "notes": notes,
             }
 
         depends = [self.student_mark, self.labeled_hash, table_hash(curated)]
+        if "perplexity" in self.recipe.task.metrics:
+            depends.append("perplexity")
         self.stage("predictions", "predictions.parquet", depends, work)
 
     def conclude(self) -> Run:
         """Write run.json, last: a folder that has it is complete."""
-        metrics = score(self.run.read_table("predictions.parquet"), self.recipe)
+        predictions = self.run.read_table("predictions.parquet")
+        metrics = score(predictions, self.recipe)
         goal, verdict = judge(metrics, self.recipe)
         by_people = self.stages["predictions"]["reference"] == "gold"
         if not by_people:
             verdict += " The data has no human labels: this is agreement with the teacher, not correctness."
-        teacher = self.stages["labeled"]["teacher"]
-        write_cards(self.run.path, metrics, self.recipe, teacher=teacher, by_people=by_people)
+        write_cards(self.run.path, metrics, self.recipe, stages=self.stages, by_people=by_people)
+        self._look_into_errors(by_people)
         facts = run_facts(
             self.recipe,
             stages=self.stages,
@@ -336,8 +357,21 @@ class _Pipeline:
             goal=goal,
             verdict=verdict,
         )
+        facts["comparisons"] = compare_systems(predictions, self.recipe)
         self.run.write_text("run.json", json.dumps(facts, indent=1, ensure_ascii=False))
-        return Run(self.run.path, self.stages, metrics, goal, verdict)
+        asked = shown_metrics(self.recipe)
+        return Run(self.run.path, self.stages, metrics, goal, verdict, asked)
+
+    def _look_into_errors(self, by_people: bool) -> None:
+        """Write what is known of the student's errors, for the report; nothing is encoded but test rows."""
+        if not by_people or not (self.run.path / "student").exists():
+            return
+        curated = self.run.read_table("curated.parquet")
+        encode = None
+        if "cluster" in curated.columns and self.recipe.embedder is not None:
+            cache = self.store / "embeddings"
+            encode = Texts(self.recipe.embedder, self.base, cache, self.tell)
+        write_analysis(analyse(self.run, self.recipe, encode), self.run.path)
 
 
 _UNTIL = ("examples", "generated", "labeled", "curated", "student", "predictions")

@@ -22,21 +22,29 @@ def predict(
     data: Sequence[str] | str | os.PathLike[str] | pd.DataFrame | datasets.Dataset,
     *,
     output: str | os.PathLike[str] | None = None,
+    method: str = "auto",
+    num_beams: int = 1,
+    abstain_below: float | None = None,
     on_progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> pd.DataFrame:
     """Predict labels with a student.
 
     Args:
-        model: The student's folder or Hub id.
+        model: The folder or Hub id of a student, or of an export of it.
         data: Texts as the task's template renders them, or a table (file, folder, Hub id or object
             in memory) with the columns of the template that the student was trained with, or with a
-            column ``input``; ``choices`` is read where labels differ from row to row.
+            column ``input``; ``choices`` is read where labels differ from row to row, ``rationale``
+            by a student that was trained to read it.
         output: File to be written as well: ``.csv``, ``.jsonl`` or ``.parquet``.
+        method: ``score`` gives each label a probability, ``generate`` writes the answer, ``auto``
+            scores where there are labels.
+        num_beams: Beams of ``generate``; 1 is greedy.
+        abstain_below: Answers of less confidence are left null.
         on_progress: Receives events with ``done`` and ``total``.
 
     Returns:
-        The rows with ``prediction``, ``confidence`` and ``label_probs`` added; for texts, a column
-        ``input`` before them.
+        The rows with ``prediction``, ``confidence``, ``label_probs`` and ``error`` (why there is no
+        prediction) added; for texts, a column ``input`` before them.
 
     Raises:
         CurateError: If the file lacks the columns that are needed, or cannot be written.
@@ -53,8 +61,17 @@ def predict(
         table = pd.DataFrame({"input": inputs})
     else:
         table = read_table(data)
-        inputs, choices = _read_rows(table, loaded)
-    answers = student.predict(loaded, inputs, choices=choices, on_progress=on_progress)
+        inputs, choices = read_inputs(table, loaded)
+    answers = student.predict(
+        loaded,
+        inputs,
+        choices=choices,
+        rationales=_rationales(table, loaded),
+        method=method,
+        num_beams=num_beams,
+        abstain_below=abstain_below,
+        on_progress=on_progress,
+    )
     result = pd.concat(
         [table.drop(columns=[c for c in answers.columns if c in table.columns]), answers], axis=1
     )
@@ -79,7 +96,7 @@ def _rendered(loaded: Any, text: str) -> str:
     return task.render({next(iter(task.columns)): text})
 
 
-def _read_rows(table: pd.DataFrame, loaded: Any) -> tuple[list[str], list[list[str]] | None]:
+def read_inputs(table: pd.DataFrame, loaded: Any) -> tuple[list[str], list[list[str]] | None]:
     """Inputs, from the template's columns where they are all there, and each row's own options.
 
     Where options differ from row to row they stand in ``choices``, or in a column of the template.
@@ -111,6 +128,18 @@ def _read_rows(table: pd.DataFrame, loaded: Any) -> tuple[list[str], list[list[s
             choices.append(options)
         inputs.append(_input(row, task, i))
     return inputs, choices if own_options else None
+
+
+def _rationales(table: pd.DataFrame, loaded: Any) -> list[str | None] | None:
+    """The column ``rationale``, for a student that reads it; else None."""
+    if loaded.formatting.rationale_in != "input":
+        return None
+    if "rationale" not in table.columns:
+        raise CurateError(
+            "this student reads a rationale with every text: give rows with a column 'rationale', null "
+            "where there is none"
+        )
+    return [text if isinstance(text, str) else None for text in table["rationale"]]
 
 
 def _input(row: dict[str, Any], task: labelers.Task | None, i: int) -> str:

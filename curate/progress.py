@@ -24,6 +24,7 @@ _WORK = {
     "rationale": "rationales",
     "generate": "new rows",
     "embed": "embedding",
+    "white_box": "white-box teacher",
     "train": "training",
     "predict": "prediction",
 }

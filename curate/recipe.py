@@ -19,14 +19,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 import filters
 import labelers
 from curate.exceptions import RecipeError
-from curate.recipe_checks import (
-    answer_rule,
-    find_disagreements,
-    nearest,
-    read_answer_rule,
-    read_filter,
-)
+from curate.filter_findings import nearest, read_filter
+from curate.recipe_checks import answer_rule, find_disagreements, read_answer_rule
 from curate.recipe_files import Places, may_be_secret, read_recipe, set_value
+from curate.recipe_metrics import METRIC_NAMES, MetricName
+from curate.recipe_scores import JudgeSection, PerplexitySection, ScoresSection
 from curate.recipe_teachers import (
     ENGINES,
     AskedTeacher,
@@ -39,8 +36,6 @@ from curate.recipe_teachers import (
     TeacherSection,
 )
 from curate.recipe_trials import TrialsSection
-
-MetricName = Literal["accuracy", "macro_f1"]
 
 
 class TaskSection(Section):
@@ -56,7 +51,10 @@ class TaskSection(Section):
     answer: Annotated[Any, AfterValidator(read_answer_rule)] = None
     stop: list[str] = Field(default_factory=list)
     on_two: Literal["unread", "first"] = "unread"
-    metrics: list[MetricName] = Field(default=["accuracy", "macro_f1"])
+    metrics: Annotated[list[MetricName], Field(min_length=1)] = Field(
+        default=["accuracy", "macro_f1"]
+    )
+    separator: Annotated[str, Field(min_length=1)] | None = None
     goal: dict[MetricName, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     def task(self) -> labelers.Task:
@@ -93,6 +91,7 @@ class DataSection(Section):
     pool: str | None = None
     keep_twins_together: bool = False
     review: str | None = None
+    references: dict[str, str] = Field(default_factory=dict)
 
 
 class GenerateSection(Section):
@@ -127,19 +126,67 @@ class PrivacySection(Section):
         return labelers.Redaction(model=self.model, **chosen)
 
 
+class LoraSection(Section):
+    """Low-rank adapters in place of all weights; ``alpha`` is twice the rank where it is not given."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class WhiteBoxSection(Section):
+    """A larger T5 whose token probabilities the student learns; see :class:`student.WhiteBox`."""
+
+    teacher: str
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cached: bool = False
+    top_k: Annotated[int, Field(ge=1)] = 64
+    train_teacher: bool = False
+
+
 class StudentSection(Section):
-    """The student and how it is trained; see :func:`student.train`."""
+    """The student and how it is trained; see :func:`student.train`, which has the same options."""
 
     model: str = "flan-t5-small"
-    objective: Literal["multitask", "label"] = "multitask"
+    objective: Literal[
+        "multitask",
+        "label",
+        "rationale_then_label",
+        "rationale_as_input",
+        "soft_label",
+        "white_box",
+    ] = "multitask"
     target: Literal["label", "gold"] = "label"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    shared_encoder: bool = False
+    white_box: WhiteBoxSection | None = None
+    label_prefix: str | None = None
+    rationale_prefix: str = "[rationale] "
+    answer_marker: str = "So the answer is:"
+    rationale_marker: str = "Rationale:"
     epochs: Annotated[int, Field(ge=1)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 16
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    curriculum: Literal["confidence"] | None = None
+    lora: LoraSection | None = None
+    load_in_4bit: bool = False
     max_input_tokens: Annotated[int, Field(ge=8)] = 512
+    max_label_tokens: Annotated[int, Field(ge=2)] = 64
+    max_rationale_tokens: Annotated[int, Field(ge=2)] = 128
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=0)] | None = None
+    report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
     with_gold: bool = False
 
 
@@ -162,6 +209,7 @@ class Recipe(Section):
     generate: GenerateSection | None = None
     privacy: PrivacySection | None = None
     trials: TrialsSection | None = None
+    scores: ScoresSection | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def built_filters(self) -> list[Any]:
@@ -268,7 +316,7 @@ def _describe(error: Any) -> tuple[tuple[str, ...], str]:
         return (*path, "engine"), f"teacher.engine is {engine!r}{nearest(str(engine), ENGINES)}"
     if path[-1] == "[key]":
         *parents, metric, _ = path
-        known = nearest(metric, ["accuracy", "macro_f1"])
+        known = nearest(metric, METRIC_NAMES)
         return path[:-1], f"{'.'.join(parents)}: unknown metric {metric!r}{known}"
     said = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     return path, f"{key} is {_shown(path, value)}: {_WORDS.get(error['type'], said)}"
@@ -296,9 +344,14 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "demonstrations": DemonstrationSection,
     "data": DataSection,
     "student": StudentSection,
+    "lora": LoraSection,
+    "white_box": WhiteBoxSection,
     "generate": GenerateSection,
     "privacy": PrivacySection,
     "trials": TrialsSection,
+    "scores": ScoresSection,
+    "judge": JudgeSection,
+    "perplexity": PerplexitySection,
     "prices": PricesSection,
     "budget": BudgetSection,
     "limits": LimitsSection,

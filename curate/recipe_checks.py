@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import filters
 import labelers
+from curate.filter_findings import Finding, find_in_filters, nearest
+from curate.recipe_metrics import find_metric_mistakes
 from curate.recipe_teachers import CascadeSection
 
-if TYPE_CHECKING:
-    from curate.recipe import Recipe
-    from curate.recipe_teachers import AskedSection
+__all__ = ["Finding", "answer_rule", "find_disagreements", "nearest", "read_answer_rule"]
 
-#: The path of a key, and what is wrong with it.
-Finding = tuple[tuple[str, ...], str]
+if TYPE_CHECKING:
+    from curate.recipe import Recipe, StudentSection
+    from curate.recipe_teachers import AskedSection
 
 
 def find_disagreements(recipe: Recipe) -> list[Finding]:
@@ -24,9 +22,11 @@ def find_disagreements(recipe: Recipe) -> list[Finding]:
     findings = [
         *_demonstrations(recipe),
         *_teacher_and_student(recipe),
+        *find_metric_mistakes(recipe),
         *_generation(recipe),
         *_privacy(recipe),
-        *_filters(recipe),
+        *find_in_filters(recipe),
+        *_scores(recipe),
     ]
     task = recipe.task
     try:
@@ -86,21 +86,7 @@ def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
         yield from _asked(recipe, teacher, closed)
     if closed:
         yield from _vote(recipe)
-    if (
-        student.objective == "multitask"
-        and teachers
-        and not any(t.mode == "cot" or t.rationales for t in teachers)
-    ):
-        yield (
-            ("teacher", "rationales"),
-            "student.objective is 'multitask', which learns from rationales, and "
-            "teacher.rationales is false: set it to true, or student.objective to label",
-        )
-    if "macro_f1" in task.goal and task.labels is None:
-        yield (
-            ("task", "goal", "macro_f1"),
-            "task.goal.macro_f1 needs one label set, task.labels: set a goal for accuracy instead",
-        )
+    yield from _objective(student, teachers, closed)
     if recipe.data.gold is None:
         for key, asked in (("with_gold", student.with_gold), ("target", student.target == "gold")):
             if asked:
@@ -109,6 +95,55 @@ def _teacher_and_student(recipe: Recipe) -> Iterator[Finding]:
                     f"student.{key} is {'true' if key == 'with_gold' else repr('gold')}, and data.gold is "
                     "not set: name the human label's column there",
                 )
+
+
+def _objective(
+    student: StudentSection, teachers: Sequence[AskedSection], closed: bool
+) -> Iterator[Finding]:
+    """What the student's objective needs of the teacher and of its own section."""
+    name, white_box = student.objective, student.white_box
+    learns_rationales = ("multitask", "rationale_then_label", "rationale_as_input")
+    if (
+        name in learns_rationales
+        and teachers
+        and not any(t.mode == "cot" or t.rationales for t in teachers)
+    ):
+        yield (
+            ("teacher", "rationales"),
+            f"student.objective is {name!r}, which learns from rationales, and "
+            "teacher.rationales is false: set it to true, or student.objective to label",
+        )
+    if name == "rationale_as_input" and teachers and not any(t.mode == "cot" for t in teachers):
+        yield (
+            ("student", "objective"),
+            "student.objective is 'rationale_as_input', which reads rationales of test rows too, and in "
+            "mode score the teacher writes none for them: set teacher.mode to cot",
+        )
+    if name == "soft_label" and not closed:
+        yield (
+            ("student", "objective"),
+            "student.objective is 'soft_label', which needs task.labels or task.choices, and the task has "
+            "neither: set it to label",
+        )
+    if name == "white_box" and white_box is None:
+        yield (
+            ("student", "objective"),
+            "student.objective is 'white_box', and student.white_box names no teacher: set "
+            "student.white_box.teacher to the folder or Hub id of a larger T5",
+        )
+    if white_box and white_box.on_policy and (white_box.cached or white_box.train_teacher):
+        other = "cached" if white_box.cached else "train_teacher"
+        yield (
+            ("student", "white_box", "on_policy"),
+            f"student.white_box.on_policy is {white_box.on_policy}, where the teacher judges what the "
+            f"student has just written, and {other} is true: set one of them to its default",
+        )
+    if white_box and white_box.cached and white_box.train_teacher:
+        yield (
+            ("student", "white_box", "cached"),
+            "student.white_box.cached and train_teacher are both true, and what changes cannot be kept: "
+            "set one of them to false",
+        )
 
 
 def _asked(recipe: Recipe, teacher: AskedSection, closed: bool) -> Iterator[Finding]:
@@ -310,63 +345,42 @@ def answer_rule(value: Any) -> labelers.AnswerRule | None:
     raise ValueError("must be number, equation, {regex: pattern} or {json: field}")
 
 
-def _filters(recipe: Recipe) -> Iterator[Finding]:
-    seen = set()
-    for i, (name, arguments) in enumerate(recipe.filters):
-        key = ("filters", str(i))
-        if name in seen:
-            yield key, f"filters.{i}: {name} is there already: each filter may be there once"
-        seen.add(name)
-        if recipe.embedder is None and needs_embeddings(filters.FILTERS[name](**arguments)):
+def _scores(recipe: Recipe) -> Iterator[Finding]:
+    """Scores that need a label set, or somebody to ask."""
+    section, task = recipe.scores, recipe.task
+    if section is None:
+        return
+    if section.out_of_fold is not None and task.labels is None and task.choices is None:
+        yield (
+            ("scores", "out_of_fold"),
+            "scores.out_of_fold needs a label set, and the task has neither labels nor choices: leave it out",
+        )
+    if (
+        section.judge is not None
+        and section.judge.teacher is None
+        and not [*recipe.teacher.asked()]
+    ):
+        yield (
+            ("scores", "judge", "teacher"),
+            f"scores.judge needs somebody to ask, and teacher.engine is {recipe.teacher.engine!r}: name one "
+            "under scores.judge.teacher",
+        )
+    judge = section.judge.teacher if section.judge is not None else None
+    if (
+        judge is not None
+        and judge.budget is not None
+        and judge.budget.usd
+        and not _has_prices(judge)
+    ):
+        yield (
+            ("scores", "judge", "teacher", "budget", "usd"),
+            f"scores.judge.teacher.budget.usd is {judge.budget.usd}, and the judge has no prices: give its "
+            "prices in US dollars per million tokens, or a budget in tokens",
+        )
+    for name in section.perplexity.fields if section.perplexity is not None else ():
+        if name == "gold":
             yield (
-                key,
-                f"filters.{i}: {name} needs embeddings, and embedder is null: name an embedder, or leave "
-                "the filter out",
+                ("scores", "perplexity", "fields"),
+                "scores.perplexity.fields names 'gold', which filters never see: name input, label or "
+                "rationale",
             )
-
-
-def needs_embeddings(chosen: Any) -> bool:
-    """Whether a filter cannot do without embeddings, or the clusters made from them."""
-    if isinstance(chosen, filters.SemanticDuplicate | filters.SemanticContamination):
-        return True
-    if isinstance(chosen, filters.Select):
-        return chosen.by not in ("random", "uncertainty")
-    return "cluster" in getattr(chosen, "by", ())
-
-
-def read_filter(entry: Any) -> tuple[str, dict[str, Any]]:
-    """A filter's name and arguments out of one entry of a recipe's list.
-
-    Raises:
-        ValueError: If there is no such filter or argument, or a value is not allowed.
-    """
-    if isinstance(entry, str):
-        name, arguments = entry, dict[str, Any]()
-    elif isinstance(entry, Mapping) and len(entry) == 1:
-        name, arguments = next(iter(entry.items()))
-        arguments = {} if arguments is None else arguments
-    elif isinstance(entry, (tuple, list)) and len(entry) == 2:
-        name, arguments = entry
-    else:
-        raise ValueError("must be a filter's name, or `name: {argument: value}`")
-    if name not in filters.FILTERS:
-        raise ValueError(f"no filter has this name{nearest(str(name), filters.FILTERS)}")
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"the arguments of {name} are {arguments!r}: write {{argument: value}}")
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    known = [field.name for field in dataclasses.fields(filters.FILTERS[name])]
-    for argument in arguments:
-        if argument not in known:
-            raise ValueError(f"{name} has no argument {argument!r}{nearest(str(argument), known)}")
-    try:
-        filters.FILTERS[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(str(error)) from error
-    return str(name), dict(arguments)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about a wrong word: the nearest right one, or else all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(names)}"

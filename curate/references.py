@@ -54,16 +54,33 @@ def check_models(recipe: Recipe, base: Path) -> None:
 
     named: list[tuple[str | None, Kind]] = [
         (recipe.student.model, "student"),
+        (white_box_teacher(recipe), "student"),
         (recipe.embedder, "embedder"),
+        *((encoder, "embedder") for encoder in encoders_of(recipe)),
     ]
     writer = recipe.generate.teacher if recipe.generate else None
-    for teacher in (*recipe.teacher.asked(), *([writer] if writer else [])):
+    judge = recipe.scores.judge.teacher if recipe.scores and recipe.scores.judge else None
+    for teacher in (*recipe.teacher.asked(), *(each for each in (writer, judge) if each)):
         if isinstance(teacher, LlamaCppSection):
             named.append((teacher.model, "teacher"))
     for reference, kind in named:
         built_in = reference in assets.built_in_names(kind)
         if reference is not None and not built_in and not reference.startswith("hf:"):
             resolve_model(reference, kind, base)
+
+
+def white_box_teacher(recipe: Recipe) -> str | None:
+    """The larger T5 that the student learns from, where its objective has one."""
+    section = recipe.student
+    if section.objective != "white_box" or section.white_box is None:
+        return None
+    return section.white_box.teacher
+
+
+def encoders_of(recipe: Recipe) -> list[str]:
+    """The models that filters name as their encoder, as the recipe has them."""
+    named = [arguments.get("encoder") for _, arguments in recipe.filters]
+    return [each for each in dict.fromkeys(named) if isinstance(each, str)]
 
 
 def files_mark(reference: str | None, kind: Kind, base: Path) -> list[tuple[str, int, int]] | None:

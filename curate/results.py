@@ -16,17 +16,26 @@ _NAMES = {
 }
 
 
-def result_table(metrics: Mapping[str, Any]) -> str:
-    """Systems with accuracy and macro-F1 (none for free text), each with its 95 % interval."""
-    rows = [("system", "accuracy", "95 % interval", "macro-F1", "95 % interval", "test rows")]
+def result_table(
+    metrics: Mapping[str, Any], shown: Sequence[str] = ("accuracy", "macro_f1")
+) -> str:
+    """Systems with the metrics that are asked for, each with its 95 % interval.
+
+    A metric that a system has not (macro-F1 of free text, calibration without probabilities) is a dash.
+    """
+    import student
+
+    titles = [student.METRICS[metric].title for metric in shown]
+    rows = [
+        ["system", *(cell for title in titles for cell in (title, "95 % interval")), "test rows"]
+    ]
     for name, found in metrics.items():
-        accuracy, f1 = found["accuracy"], found["macro_f1"]
-        rows.append(
-            (
-                _NAMES.get(name, name), f"{accuracy['value']:.1%}", _interval(accuracy),
-                f"{f1['value']:.1%}" if f1 else _NONE, _interval(f1) if f1 else _NONE, f"{found['n']:,}",
-            )
-        )  # fmt: skip
+        row = [_NAMES.get(name, name)]
+        for metric in shown:
+            value = found.get(metric)
+            form = ".1%" if student.METRICS[metric].is_share else ".3f"
+            row += _cells(value, form) if value else [_NONE, _NONE]
+        rows.append([*row, f"{found['n']:,}"])
     return aligned(rows)
 
 
@@ -44,8 +53,9 @@ def median_table(runs: Sequence[Mapping[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _interval(metric: Mapping[str, float]) -> str:
-    return f"{metric['low']:.1%} to {metric['high']:.1%}"
+def _cells(metric: Mapping[str, float], form: str) -> list[str]:
+    value, low, high = (format(metric[name], form) for name in ("value", "low", "high"))
+    return [value, f"{low} to {high}"]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -25,7 +25,8 @@ RESERVED = frozenset(
         *("rationales", "related_id"),
         *("finish_reason", "teacher", "prompt_key", "prompt_tokens", "completion_tokens"),
         *("cost_usd", "error", "keep", "reason", "cluster", "weight", "copies", "review"),
-        *("map_x", "map_y"),
+        *("map_x", "map_y", "suspect_rank", "suspect_opinion"),
+        *("suspect_opinion_probability", "suspect_label_probability"),
     ]
 )
 
@@ -148,7 +149,8 @@ def _examples(
 
 
 def _is_reserved(name: str) -> bool:
-    return name in RESERVED or name.removeprefix("score_") in filters.FILTERS
+    scored = name.removeprefix("score_")
+    return name in RESERVED or (scored != name and scored in filters.FILTERS)
 
 
 def _own_split(

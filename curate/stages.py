@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import filters
 from curate.exceptions import CurateError
+from curate.filter_checks import reference_sets, with_numbers
+from curate.filter_findings import needs_embeddings
+from curate.model_scores import add_scores
 from curate.recipe import Recipe
-from curate.recipe_checks import needs_embeddings
-from curate.references import resolve_model
+from curate.recipe_filters import Texts, filters_of, judges_by_vectors, one_label_set, ready
+from curate.references import resolve_model, white_box_teacher
+from curate.run_facts import count_reviewed, rows_deduped
 from curate.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    import student
 
 #: Receives the stage's name and an event: ``done``, ``total`` and whatever else the stage tells.
 OnProgress = Callable[[str, Mapping[str, Any]], None]
@@ -47,17 +53,22 @@ def filter_rows(
     """
     import pandas as pd
 
+    from curate.suspects import add_suspects, listening
+
     rows = labeled[labeled["split"] == "train"].reset_index(drop=True)
     said: list[str] = []
     if recipe.data.review is not None:
         rows, said = filters.apply_review(rows, filters.read_review(base / recipe.data.review))
-    chosen = recipe.built_filters()
-    references = reference_sets(labeled)
+    where: dict[str, Any] = {"base": base, "on_progress": on_progress}
+    rows, scored = add_scores(rows, recipe, store=cache.parent, train=train_student, **where)
+    named = filters_of(recipe)
+    chosen = listening(ready(named, cache=cache, **where))
+    references = reference_sets(labeled, recipe, base)
     embedder = _Embedder(recipe, base, cache, on_progress)
-    embeddings, warnings = embedder.rows(rows["input"].tolist(), chosen)
+    embeddings, warnings = embedder.rows(rows, chosen)
     clusters = None if embeddings is None else filters.cluster(embeddings, seed=recipe.seed)
     result = filters.apply(
-        rows.drop(columns=["gold"]),
+        with_numbers(rows.drop(columns=["gold"]), chosen),
         chosen,
         embeddings=embeddings,
         clusters=None if clusters is None else clusters.labels,
@@ -73,10 +84,15 @@ def filter_rows(
         "dropped": result.counts["dropped"],
         "conflicts": result.counts["conflicts"],
         "drops": result.drops,
-        "policy": result.policy,
+        # Of the filters as the recipe names them: as they ran they hold paths of this machine.
+        "policy": filters.policy_hash(named),
+        "scores": scored,
         "funnel": [{"stage": "train rows read", "rows": len(frame)}, *result.funnel[1:]],
         "warnings": [*said, *result.warnings, *warnings],
         "notes": list(result.notes),
+        "suspects": add_suspects(frame, chosen, embeddings=embeddings, seed=recipe.seed),
+        "reviewed": count_reviewed(frame),
+        "deduped": rows_deduped(base / recipe.data.train),
         "clusters": [],
     }
     if embeddings is not None and clusters is not None:
@@ -100,15 +116,6 @@ def filter_rows(
     return frame, result.decisions, info
 
 
-def reference_sets(labeled: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The sets that training rows are held against, by name: id and input of other splits, no gold."""
-    return {
-        split: labeled.loc[labeled["split"] == split, ["id", "input"]].reset_index(drop=True)
-        for split in ("test", "validation")
-        if (labeled["split"] == split).any()
-    }
-
-
 @dataclass(frozen=True)
 class _Embedder:
     """The recipe's embedder, fetched when it is first needed."""
@@ -120,21 +127,25 @@ class _Embedder:
 
     def embed(self, texts: list[str]) -> Any:
         assert self.recipe.embedder is not None
-        model = resolve_model(
-            self.recipe.embedder, "embedder", self.base, _fetching(self.on_progress)
-        )
-        tell = lambda event: self.on_progress("embed", event)  # noqa: E731
-        return filters.embed(texts, model, cache=self.cache, on_progress=tell)
+        return Texts(self.recipe.embedder, self.base, self.cache, self.on_progress)(texts)
 
-    def rows(self, texts: list[str], chosen: list[Any]) -> tuple[Any, list[str]]:
-        """Embeddings of the texts, or None, and why there are none where only the map needed them."""
+    def rows(self, rows: pd.DataFrame, chosen: list[Any]) -> tuple[Any, list[str]]:
+        """Embeddings of the inputs, or None, and what a person should know where there are none."""
         from curate.assets import AssetError
 
-        needed = any(needs_embeddings(each) for each in chosen)
-        if self.recipe.embedder is None or not (needed or len(texts) <= _MAP_ROWS):
+        learning = [each.reason for each in chosen if judges_by_vectors(each)]
+        learning = learning if one_label_set(rows) else []
+        needed = bool(learning) or any(needs_embeddings(each) for each in chosen)
+        if self.recipe.embedder is None:
+            return None, [
+                f"{reason}: the recipe has no embedder, so labels were judged by the words of the inputs; "
+                "name one, such as `embedder: all-minilm-l6-v2`, for a surer opinion"
+                for reason in learning
+            ]
+        if not (needed or len(rows) <= _MAP_ROWS):
             return None, []
         try:
-            return self.embed(texts), []
+            return self.embed(rows["input"].tolist()), []
         except (AssetError, filters.EmbeddingError) as error:
             if needed:
                 raise
@@ -144,31 +155,15 @@ class _Embedder:
         self, references: Mapping[str, pd.DataFrame], chosen: list[Any]
     ) -> dict[str, Any] | None:
         """Embeddings of the sets that rows are held against by meaning; None where none is."""
-        if not any(isinstance(each, filters.SemanticContamination) for each in chosen):
+        judging = [each for each in chosen if isinstance(each, filters.SemanticContamination)]
+        if not judging:
             return None
-        return {name: self.embed(frame["input"].tolist()) for name, frame in references.items()}
-
-
-def check_filter_columns(recipe: Recipe, columns: Collection[str]) -> None:
-    """See that the columns which filters name will be there, before the teacher is asked.
-
-    Args:
-        recipe: The recipe.
-        columns: Columns of the examples.
-
-    Raises:
-        CurateError: Naming the filter and the column.
-    """
-    later = {"label", "rationale", "confidence", "label_source", "teacher", "cluster"}
-    there = {*columns, *later} - {"gold"}
-    for i, chosen in enumerate(recipe.built_filters()):
-        for name in (*getattr(chosen, "fields", ()), *getattr(chosen, "by", ())):
-            if name not in there:
-                why = "filters never see" if name == "gold" else "the data lacks"
-                raise CurateError(
-                    f"filters.{i} ({chosen.reason}) names the column {name!r}, which {why}; there will be "
-                    f"{', '.join(sorted(there))}"
-                )
+        wanted = {name for each in judging for name in each.against or references}
+        return {
+            name: self.embed(frame["input"].tolist())
+            for name, frame in references.items()
+            if name in wanted
+        }
 
 
 def train_student(
@@ -207,23 +202,22 @@ def train_student(
         )
     if target != "gold":
         rows = rows.drop(columns=["gold"])
+
+    def teacher_asked(name: str, event: Mapping[str, Any]) -> None:
+        if name == "teacher_asked":
+            on_progress("white_box", event)
+
     result = student.train(
         rows,
         model=resolve_model(section.model, "student", base, _fetching(on_progress)),
         output=output,
-        objective=section.objective,
         target=target,
         labels=recipe.task.labels,
         template=recipe.task.template,
-        alpha=section.alpha,
-        epochs=section.epochs,
-        batch_size=section.batch_size,
-        gradient_accumulation=section.gradient_accumulation,
-        learning_rate=section.learning_rate,
-        max_input_tokens=section.max_input_tokens,
-        precision=section.precision,
         seed=recipe.seed,
         on_progress=lambda event: on_progress("train", event),
+        callbacks=[teacher_asked],
+        **_options(recipe, target, base, on_progress),
     )
     return {
         "rows": result.rows,
@@ -234,7 +228,82 @@ def train_student(
         "target": target,
         "precision": result.precision,
         "truncated": dict(result.truncated),
+        "micro_batch": result.micro_batch,
+        "resumed_from": result.resumed_from,
+        "notes": [*_cut_rows(result, output.name), *_resumed(result, output.name), *result.notes],
     }
+
+
+def _options(recipe: Recipe, target: str, base: Path, on_progress: OnProgress) -> dict[str, Any]:
+    """The options of the training, but for those that another objective than the recipe's has."""
+    section = recipe.student
+    options = section.model_dump(exclude={"model", "target", "with_gold", "white_box"})
+    if section.objective == "soft_label" and target != section.target:
+        # A second student, which shows what people's labels bring, learns nothing of the teacher's.
+        options["objective"] = "label"
+    if options["objective"] not in ("soft_label", "white_box"):
+        options["temperature"] = None
+    options["shared_encoder"] = section.shared_encoder and section.objective == "multitask"
+    teacher = white_box_teacher(recipe)
+    if teacher is not None and section.white_box is not None:
+        options["white_box"] = section.white_box.model_dump(exclude={"cached"}) | {
+            "teacher": resolve_model(teacher, "student", base, _fetching(on_progress)),
+            "cache": base / ".curate" / "white-box" if section.white_box.cached else None,
+        }
+    return options
+
+
+def rationales_to_read(rows: pd.DataFrame, recipe: Recipe) -> list[str | None] | None:
+    """The rationales of rows to be answered, for a student that reads them; else None."""
+    if recipe.student.objective != "rationale_as_input":
+        return None
+    if "rationale" not in rows.columns:
+        return [None] * len(rows)
+    return [text if isinstance(text, str) else None for text in rows["rationale"]]
+
+
+def check_student(recipe: Recipe, examples: pd.DataFrame) -> None:
+    """See that the student can be trained as the recipe says, before the teacher is asked.
+
+    Args:
+        recipe: The recipe.
+        examples: The examples.
+
+    Raises:
+        CurateError: If there will be no rows to validate on.
+        student.InputError: If a library is missing.
+    """
+    section = recipe.student
+    validated = section.validation_fraction > 0 or (examples["split"] == "validation").any()
+    if section.early_stopping is not None and not validated:
+        raise CurateError(
+            f"student.early_stopping is {section.early_stopping}, and there are no rows to validate on: set "
+            "student.validation_fraction, for example to 0.1, or mark rows in a column split"
+        )
+    if section.lora or section.load_in_4bit or section.report_to:  # else torch need not load yet
+        from student.adapters import check_lora
+        from student.devices import resolve_device
+        from student.trackers import check_trackers
+
+        lora = section.lora.model_dump() if section.lora else None
+        check_lora(lora, section.load_in_4bit, resolve_device("auto"))
+        check_trackers(section.report_to)
+
+
+def _resumed(result: student.TrainingResult, name: str) -> list[str]:
+    if not result.resumed_from:
+        return []
+    return [f"The training of {name!r} went on from a checkpoint, after step {result.resumed_from}"]
+
+
+def _cut_rows(result: student.TrainingResult, name: str) -> list[str]:
+    """A sentence for every limit that training rows were longer than."""
+    return [
+        f"The {what} of {count} of {result.rows} rows that {name!r} was trained on were longer than "
+        f"student.max_{what.removesuffix('s')}_tokens and were cut: a higher limit keeps them whole"
+        for what, count in result.truncated.items()
+        if count
+    ]
 
 
 def needs_gold_student(recipe: Recipe, curated: pd.DataFrame) -> bool:
@@ -242,7 +311,18 @@ def needs_gold_student(recipe: Recipe, curated: pd.DataFrame) -> bool:
     return recipe.student.with_gold and bool(curated.loc[curated["keep"], "gold"].notna().any())
 
 
-def clear_student(run: RunFolder) -> None:
-    """Remove a former run's students, so that none stands beside labels it was not trained on."""
-    for name in ("student", "student-gold", "predictions.parquet", "report.html"):
+def clear_student(run: RunFolder, *, keep: Collection[str] = ()) -> None:
+    """Remove a former run's students, so that none stands beside labels it was not trained on.
+
+    The checkpoint of a training that was killed stays: `student.train` goes on from it if it is of the
+    same training, and says so if it is not.
+    """
+    for name in {
+        "student",
+        "student-gold",
+        "predictions.parquet",
+        "report.html",
+        "errors.json",
+        "errors.parquet",
+    }.difference(keep):
         run.remove(name)

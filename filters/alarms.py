@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _GIANT_ROWS = 10
 _GIANT_SHARE = 0.05
+_NAMED = 5  # values that are wiped out and named one by one; the others are counted
 _READ = ("input", "label", "confidence", "rationale")
 
 
@@ -77,14 +78,27 @@ def conflicts(result: Result) -> pd.DataFrame:
 
 
 def _wiped_out(values: pd.Series, keep: pd.Series) -> list[str]:
+    """Name the values of which no row is left, those with most rows first, and count the rest.
+
+    Where choices differ from row to row, most labels are those of a row or two: thousands of
+    sentences about them would hide the others.
+    """
     before, name = values.value_counts(), values.name
     left = set(values[keep].dropna().unique())
-    return [
+    gone = [(value, int(count)) for value, count in before.items() if value not in left]
+    gone.sort(key=lambda item: (-item[1], str(item[0])))
+    alarms = [
         f"{name} {value!r} is wiped out: all {count} of its rows were dropped; loosen the filters "
         "or gather more such rows"
-        for value, count in sorted(before.items(), key=lambda item: str(item[0]))
-        if value not in left
+        for value, count in gone[:_NAMED]
     ]
+    if others := gone[_NAMED:]:
+        rows = sum(count for _, count in others)
+        alarms.append(
+            f"{len(others)} more of the {len(before)} values of {name} are wiped out, which had "
+            f"{rows} {'row' if rows == 1 else 'rows'}; the column `reason` says by what"
+        )
+    return alarms
 
 
 def _giant_groups(decisions: pd.DataFrame, rows: int) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from filters.arguments import FilterError
 from filters.decisions import FILTERS
+from filters.label_noise import score_at
 from filters.limits import ABOVE, BELOW
 from filters.matches import form_units, judge_units
 from filters.meanings import same_meaning
@@ -43,6 +44,7 @@ RECORDED = {
     "semantic_contamination": ("threshold", 0.05),
 }
 _LIMITS = {BELOW: "minimum", ABOVE: "maximum"}
+_EITHER = ("minimum", "share")
 _LINES = 16  # as many as a filter writes for a row: a row with fewer has all of its matches there
 
 
@@ -54,8 +56,9 @@ def rethreshold(result: Result, changes: Mapping[str, Any]) -> Result:
 
     - `exact_duplicate` and `rebalance` judge anew from the frame's columns; any argument may change.
     - The `minimum` or `maximum` of a filter that judges by one number (`confidence`, `too_long`,
-      `label_noise`, ...) moves anywhere. What `label_noise`, `unsupported` and `ensemble` learnt holds for
-      the rows that reached them: they refuse if an earlier filter lets others through.
+      `label_noise`, ...) moves anywhere; so does the `share` of those that have one, which takes
+      the minimum's place. What `label_noise`, `unsupported` and `ensemble` learnt holds for the
+      rows that reached them: they refuse if an earlier filter lets others through.
     - `near_duplicate.threshold`, `semantic_duplicate.threshold`, `contamination.containment` and
       `semantic_contamination.threshold` move anywhere at or above the floor they ran with (`floor`,
       by default 0.1, 0.05, 0.2 and 0.05 below). The two duplicate filters refuse where a row has 16
@@ -107,12 +110,7 @@ def _change(result: Result, changes: Mapping[str, Any]) -> list[Filter]:
                 f"did are {', '.join(filters) or 'none'}"
             )
         each: Any = filters[reason]
-        fields = [one.name for one in dataclasses.fields(each)] if reason in FILTERS else []
-        movable = fields if reason in ANEW else []
-        if reason in RECORDED:
-            movable = [RECORDED[reason][0]]
-        elif getattr(each, "drops", None) in _LIMITS:
-            movable = [name for name in (_LIMITS[each.drops],) if name in fields]
+        movable = _movable(each)
         if argument not in movable:
             can = f"can be: {', '.join(movable)}" if movable else "none can: run the filters again"
             raise FilterError(
@@ -121,10 +119,27 @@ def _change(result: Result, changes: Mapping[str, Any]) -> list[Filter]:
         if reason in RECORDED:
             _check_recorded(each, name, value)
         changed = {argument: tuple(value) if isinstance(value, list) else value}
+        if argument in _EITHER and set(_EITHER) <= set(movable):
+            changed = dict.fromkeys(_EITHER) | changed  # two ways to say what goes
         if getattr(each, "floor", None) is None and reason in RECORDED:
             changed["floor"] = _floor(each)
         filters[reason] = dataclasses.replace(each, **changed)
     return list(filters.values())
+
+
+def _movable(each: Any) -> list[str]:
+    """Return the arguments that can be changed without judging anew."""
+    fields = (
+        [one.name for one in dataclasses.fields(each)] if dataclasses.is_dataclass(each) else []
+    )
+    ours = isinstance(each, FILTERS.get(each.reason, ()))
+    if ours and each.reason in ANEW:
+        return fields
+    if ours and each.reason in RECORDED:
+        return [RECORDED[each.reason][0]]
+    drops = getattr(each, "drops", None)
+    wanted = (_LIMITS[drops], "share") if drops in _LIMITS else ()
+    return [name for name in wanted if name in fields]
 
 
 def _floor(each: Any) -> float:
@@ -161,6 +176,9 @@ def _judge(rows: Rows, each: Any, old: Any, own: pd.DataFrame, reached: Flags) -
         return _from_scores(rows, each, matches)
     others = not np.array_equal(reached, rows.alive)
     limit = getattr(each, _LIMITS.get(getattr(each, "drops", ""), ""), None)
+    share = getattr(each, "share", None)
+    if limit is None and share is not None:
+        limit = score_at(scores[rows.alive & ~np.isnan(scores)], share)
     if limit is not None and not (others and each.reason in _LEARNED):
         return _from_limit(rows, each, scores, limit)
     raise FilterError(

@@ -38,6 +38,12 @@ from curate.recipe import (
     TaskSection,
     parse_recipe,
 )
+from curate.recipe_scores import (
+    JudgeSection,
+    OutOfFoldSection,
+    PerplexitySection,
+    ScoresSection,
+)
 from curate.recipe_teachers import (
     AskedSection,
     CascadeSection,
@@ -148,6 +154,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## `trials`": TrialsSection,
     "## `privacy`": PrivacySection,
     "## `student`": StudentSection,
+    "## `scores`": ScoresSection,
+    "### `scores.out_of_fold`": OutOfFoldSection,
+    "### `scores.judge`": JudgeSection,
+    "### `scores.perplexity`": PerplexitySection,
 }
 
 

@@ -132,7 +132,8 @@ def test_rates_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("epochs: 3", "epochs: true", "recipe.yaml:20: student.epochs is True: must be a valid integer"),
         ("epochs: 3", "alpha: 1.5", "recipe.yaml:20: student.alpha is 1.5: must be less than or equal to 1"),
         ("epochs: 3", "objective: multi",
-         "recipe.yaml:20: student.objective is 'multi': must be 'multitask' or 'label'"),
+         "recipe.yaml:20: student.objective is 'multi': must be 'multitask', 'label', "
+         "'rationale_then_label', 'rationale_as_input', 'soft_label' or 'white_box'"),
         ("[positive, negative]", "[yes, negative]",
          "recipe.yaml:5: task.labels.0 is True: must be a text: write it in quotes"),
         ("[positive, negative]", "positive",
@@ -428,8 +429,10 @@ def test_every_filter_argument_can_be_written_in_a_recipe() -> None:
             field.name: list(field.default) if isinstance(field.default, tuple) else field.default
             for field in dataclasses.fields(kind)
         }
-        recipe = parse_recipe(yaml.safe_load(GOOD) | {"filters": [{name: arguments}]})
-        assert recipe.built_filters() == [kind()]
+        # An ensemble combines what stands before it.
+        before = ["confidence"] if name == "ensemble" else []
+        recipe = parse_recipe(yaml.safe_load(GOOD) | {"filters": [*before, {name: arguments}]})
+        assert recipe.built_filters()[len(before) :] == [kind()]
         assert Recipe.model_validate(recipe.resolved()) == recipe
 
 

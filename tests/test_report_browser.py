@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from chromium_page import Page, find_chromium, open_chromium, read_png
-from run_folder_example import make_run
+from doubtful_run import make_doubtful_run
 
 from curate.reports import write_report
 
@@ -21,7 +21,7 @@ EVIL = "<img src=x onerror='window.owned=1'></script><script>window.owned=1</scr
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("browser") / "run")
+    run = make_doubtful_run(tmp_path_factory.mktemp("browser") / "run")
     for name in ("examples", "labeled", "curated", "predictions"):
         path = run / f"{name}.parquet"
         text = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(EVIL)).otherwise(pl.lit(""))
@@ -153,10 +153,32 @@ def test_colours_of_the_map_follow_the_choice(page: Page) -> None:
     assert colours() == 2
     choose("cluster")
     assert colours() == 6
+    choose("reason")
+    assert colours() == 1
+    crosses = (
+        "new Set([...document.querySelectorAll('path.drop')].map("
+        "(mark) => getComputedStyle(mark).stroke)).size"
+    )
+    assert page.ask(crosses) == 7
+    assert page.ask("document.querySelector('[data-colours=\"reason\"]').checkVisibility()") is True
     choose("kept")
     assert colours() == 1
     assert page.ask("document.querySelector('[data-colours=\"kept\"]').hidden") is False
     assert page.ask("document.querySelector('[data-colours=\"label\"]').hidden") is True
+
+
+def test_the_maps_before_and_after_stand_side_by_side(page: Page) -> None:
+    boxes = (
+        "[...document.querySelectorAll('svg.small-map')].map("
+        "(map) => map.getBoundingClientRect().toJSON())"
+    )
+    before, after = page.ask(boxes)
+    assert before["y"] == after["y"]
+    assert before["right"] < after["left"]
+    assert before["width"] == after["width"] > 300
+    page.size(400, 900)
+    before, after = page.ask(boxes)
+    assert before["bottom"] < after["top"]
 
 
 @pytest.mark.parametrize("width", [1440, 1280, 1024, 700, 400])

@@ -31,11 +31,11 @@ from curate.reports.texts import (
 )
 
 SECTIONS = [
-    *("result", "funnel", "dropped", "balance", "confidence", "clusters", "training"),
-    *("systems", "disagreements", "cost", "versions"),
+    *("result", "funnel", "dropped", "review", "balance", "confidence", "clusters", "training"),
+    *("systems", "disagreements", "errors", "cost", "versions"),
 ]
 BLOCKS = {"td", "th", "dt", "dd", "li", "p", "h2", "h3", "h4", "div", "title", "button", "caption"}
-VOID = {"meta", "link", "img", "br", "input", "hr", "base", "embed", "source"}
+VOID = {"meta", "link", "img", "br", "input", "hr", "base", "embed", "source", "wbr"}
 
 
 class Page(HTMLParser):
@@ -233,7 +233,7 @@ def test_conflicts_are_counted_as_pairs_and_shown_with_both_labels(run: Path) ->
         {"r0001": "positive", "r0002": "negative"}, default=pl.col("label")
     )
     rewrite(run, "curated", label=labels, keep=pl.lit(True), confidence=pl.lit(0.75))
-    text = page_of(run).text("dropped")
+    text = page_of(run).text("review")
     assert "Conflicts 1 pair " in text
     assert "r0001 · positive, 75 % sure · kept" in text
     assert "r0002 · negative, 75 % sure · kept" in text
@@ -581,7 +581,9 @@ def test_a_free_text_task(run: Path) -> None:
     assert "No scores by label" in page.text("systems")
     assert "No reliability curve" in page.text("confidence")
     assert "mean log-probability of a token" in page.sections["confidence"]
-    assert [o["value"] for o in page.named("option")] == ["kept", "cluster", "confidence"]
+    assert [o["value"] for o in page.named("option")] == [
+        *("kept", "reason", "cluster", "confidence"),
+    ]
 
 
 def test_many_labels_are_cut_to_what_can_be_read(run: Path) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from curate.reports import results, texts
 from curate.reports.files import ReportError, read_run
-from curate.reports.sections import SECTIONS, cluster_bar, describe
+from curate.reports.sections import SECTIONS, describe, kept_bar
 
 __all__ = ["ReportError", "write_report"]
 
@@ -74,7 +74,7 @@ def _render(content: dict[str, Any]) -> str:
         script_hash=_content_hash(script),
         sections=SECTIONS,
         known_systems=set(results.SYSTEM_NAMES),
-        cluster_bar=cluster_bar,
+        kept_bar=kept_bar,
         script_json=_script_json,
         metric_name=results.metric_name,
         system_name=results.system_name,

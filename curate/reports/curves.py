@@ -15,7 +15,6 @@ from curate.reports.results import Answers, system_name
 from curate.reports.texts import as_count
 
 __all__ = [
-    "Balance",
     "ClassScores",
     "Confusion",
     "Stage",
@@ -25,7 +24,6 @@ __all__ = [
     "class_table",
     "confidence_bins",
     "confusion",
-    "label_balance",
     "list_stages",
     "reliability_curve",
     "training_lines",
@@ -216,30 +214,6 @@ def _stage_detail(name: str, entry: Mapping[str, Any]) -> str:
         parts = [f"{as_count(entry.get('rows'))} rows", f"{as_count(entry.get('steps'))} steps"]
         return ", ".join([*parts, *([str(entry["objective"])] if entry.get("objective") else [])])
     return ""
-
-
-class Balance(NamedTuple):
-    """One label's rows before and after filtering."""
-
-    label: str
-    before: int
-    after: int
-
-
-def label_balance(files: RunFiles, most: int = 30) -> list[Balance]:
-    """The labels' rows before and after, most frequent first; beyond ``most``, in one line."""
-    counts = [files.run["balance"].get(when) or {} for when in ("before", "after")]
-    rows = [
-        Balance(label, counts[0].get(label, 0), counts[1].get(label, 0))
-        for label in {**counts[0], **counts[1]}
-    ]
-    rows.sort(key=lambda row: (-row.before, -row.after, row.label))
-    if len(rows) > most:
-        rest = rows[most - 1 :]
-        name = f"{len(rest):,} rarer labels"
-        total = Balance(name, sum(row.before for row in rest), sum(row.after for row in rest))
-        rows = [*rows[: most - 1], total]
-    return rows
 
 
 class ClassScores(NamedTuple):

@@ -12,7 +12,7 @@ import polars as pl
 
 from curate.exceptions import CurateError
 
-__all__ = ["LONGEST_OPENING", "ReportError", "RunFiles", "read_run", "read_texts"]
+__all__ = ["LONGEST_OPENING", "ReportError", "RunFiles", "read_json", "read_run", "read_texts"]
 
 LONGEST_OPENING = 241  # characters: one more than the map shows of a text
 
@@ -30,6 +30,12 @@ _CURATED = {
     "cluster": pl.Int64,
     "map_x": pl.Float64,
     "map_y": pl.Float64,
+    "source": pl.String,
+    "review": pl.String,
+    "suspect_rank": pl.Int64,
+    "suspect_opinion": pl.String,
+    "suspect_opinion_probability": pl.Float64,
+    "suspect_label_probability": pl.Float64,
 }
 _LABELED = {
     "id": pl.String,
@@ -38,6 +44,9 @@ _LABELED = {
     "label": pl.String,
     "confidence": pl.Float64,
     "rationale": pl.String,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "cost_usd": pl.Float64,
 }
 _DECISIONS = {
     "id": pl.String,
@@ -45,6 +54,7 @@ _DECISIONS = {
     "score": pl.Float64,
     "threshold": pl.Float64,
     "related_id": pl.String,
+    "related_set": pl.String,
     "verdict": pl.String,
 }
 _PREDICTIONS = {
@@ -118,7 +128,7 @@ def read_run(path: Path) -> RunFiles:
             f"{path} has no run.json: it is not a run folder, or its run has not finished. "
             f"{_REMEDY}"
         )
-    run = _read_json(path / "run.json")
+    run = read_json(path / "run.json")
     for name, (shape, member) in _SHAPES.items():
         value = run.get(name)
         run[name] = value = shape() if value is None else value
@@ -134,7 +144,7 @@ def read_run(path: Path) -> RunFiles:
     return RunFiles(
         path=path,
         run=run,
-        history=_read_json(history) if history.exists() else {},
+        history=read_json(history) if history.exists() else {},
         # Validation rows may stand there too: they take part in no filter.
         curated=_read_table(path / "curated.parquet", _CURATED).filter(
             pl.col("split").fill_null("train") == "train"
@@ -160,7 +170,12 @@ def read_texts(files: RunFiles, ids: Collection[str]) -> dict[str, str]:
     return texts
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file of the run.
+
+    Raises:
+        ReportError: The file cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -39,13 +39,18 @@ class ClusterRow:
 class Map:
     """The drawing, what the page's script reads on hover, and what the reader has to be told.
 
-    ``labels`` are (name, class) in the order of their colours, none for free text. ``data`` is plain
-    JSON content: points are [x, y, id, text, label number, confidence, reason number or -1, cluster].
+    ``before`` and ``after`` are small drawings of all rows and of those that are kept. ``labels``
+    and ``reasons`` are (name, class) in the order of their colours, no labels for free text.
+    ``data`` is plain JSON content: points are [x, y, id, text, label number, confidence, reason
+    number or -1, cluster].
     """
 
     svg: Markup
+    before: Markup
+    after: Markup
     data: dict[str, Any]
     labels: list[tuple[str, str]]
+    reasons: list[tuple[str, str]]
     shown: int
     total: int
     dropped: int
@@ -90,14 +95,14 @@ def list_clusters(files: RunFiles) -> list[ClusterRow]:
 def draw_map(files: RunFiles, clusters: Sequence[ClusterRow], most: int = 3000) -> Map | None:
     """The map of the train rows, a seeded sample of ``most`` where there are more; None without one."""
     table = files.curated.filter(pl.col("map_x").is_finite() & pl.col("map_y").is_finite())
-    rows = table.rows(named=True)
-    if not rows:
+    total = table.height
+    if not total:
         return None
-    total = len(rows)
     if total > most:
         seed = files.run.get("seed")
         chosen = random.Random(seed if isinstance(seed, int) else 0).sample(range(total), most)
-        rows = [rows[i] for i in sorted(chosen)]
+        table = table[sorted(chosen)]
+    rows = table.rows(named=True)
     # Dropped rows lie under the kept ones.
     rows.sort(key=lambda row: row["keep"] is not False)
     ranked = [label for label, _ in Counter(row["label"] for row in rows).most_common() if label]
@@ -106,12 +111,14 @@ def draw_map(files: RunFiles, clusters: Sequence[ClusterRow], most: int = 3000) 
     reasons = sorted({row["reason"] or "dropped" for row in rows if row["keep"] is False})
     places = _fit([(row["map_x"], row["map_y"]) for row in rows])
     marks, points = [], []
+    styles: list[str] = []
     for row, (x, y) in zip(rows, places, strict=True):
         gone = row["keep"] is False
         number = numbers.get(row["label"], -1)
         # A label that is absent has the colour of those beyond the palette.
         style = f"l{_COLOURS if number < 0 else min(number, _COLOURS)}"
-        marks.append(_mark(x, y, ("f-dropped" if gone else "f-kept") if free else style, gone))
+        styles.append(("f-dropped" if gone else "f-kept") if free else style)
+        marks.append(_mark(x, y, styles[-1], gone))
         confidence, cluster = row["confidence"], row["cluster"]
         points.append(
             [
@@ -142,7 +149,44 @@ def draw_map(files: RunFiles, clusters: Sequence[ClusterRow], most: int = 3000) 
         role="img",
         aria_label=f"{heard} The table of clusters below says the same in words.",
     )
-    return Map(svg=svg, data=data, labels=names, shown=len(rows), total=total, dropped=dropped)
+    words_on_it = _captions(rows, places, clusters, most=7, scale=2.0)
+    kept = [row["keep"] is not False for row in rows]
+    small = [
+        _small_map(
+            [(style, place) for style, place, stays in zip(styles, places, kept, strict=True)
+             if stays or not after],
+            words_on_it,
+            f"Map of {'the rows that are kept' if after else 'all rows'}.",
+        )
+        for after in (False, True)
+    ]  # fmt: skip
+    return Map(
+        svg=svg,
+        before=small[0],
+        after=small[1],
+        data=data,
+        labels=names,
+        reasons=[(clip(name, 60), f"l{i % _COLOURS}") for i, name in enumerate(reasons)],
+        shown=len(rows),
+        total=total,
+        dropped=dropped,
+    )
+
+
+def _small_map(
+    marks: Sequence[tuple[str, tuple[float, float]]], captions: Sequence[Markup], heard: str
+) -> Markup:
+    """A map of dots alone, one path for all dots of a colour, which keeps the page small."""
+    dots: dict[str, list[str]] = {}
+    for style, (x, y) in marks:
+        dots.setdefault(style, []).append(f"M{x:.0f} {y:.0f}h0")
+    paths = [
+        element("path", style=f"dots {style}", d="".join(found))
+        for style, found in sorted(dots.items())
+    ]
+    box = f"0 0 {WIDTH} {HEIGHT}"
+    parts = [*paths, *captions]
+    return element("svg", parts, style="small-map", viewBox=box, role="img", aria_label=heard)
 
 
 def _opening(text: str | None) -> str:
@@ -176,8 +220,12 @@ def _captions(
     places: Sequence[tuple[float, float]],
     clusters: Sequence[ClusterRow],
     most: int = 12,
+    scale: float = 1.0,
 ) -> list[Markup]:
-    """The first words of the largest clusters, at their middle, leaving out what would collide."""
+    """The first words of the largest clusters, at their middle, leaving out what would collide.
+
+    ``scale`` is how much larger than on the map the letters are drawn.
+    """
     members: dict[int, list[tuple[float, float]]] = {}
     for row, place in zip(rows, places, strict=True):
         if row["cluster"] is not None:
@@ -189,10 +237,10 @@ def _captions(
         if not found or cluster.words == "–" or len(captions) == most:
             continue
         text = ", ".join(cluster.words.split(", ")[:2])[:28]
-        half = 4.4 * len(text)
+        half = 4.4 * len(text) * scale
         x = min(max(statistics.median(p[0] for p in found), half), WIDTH - half)
-        y = min(max(statistics.median(p[1] for p in found), 16.0), HEIGHT - 8.0)
-        if any(abs(x - tx) < half + th and abs(y - ty) < 18 for tx, ty, th in taken):
+        y = min(max(statistics.median(p[1] for p in found), 16.0 * scale), HEIGHT - 8.0)
+        if any(abs(x - tx) < half + th and abs(y - ty) < 18 * scale for tx, ty, th in taken):
             continue
         taken.append((x, y, half))
         spot = {"x": round(x, 1), "y": round(y, 1)}

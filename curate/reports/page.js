@@ -54,6 +54,7 @@
     function tint(i) {
       const [, , , , label, confidence, reason, group] = points[i];
       if (colour.value === "kept") return reason < 0 ? "f-kept" : "f-dropped";
+      if (colour.value === "reason") return reason < 0 ? "f-before" : `l${reason % 7}`;
       if (colour.value === "cluster") return group === null ? "l7" : `l${group % 7}`;
       if (colour.value === "confidence") {
         return confidence === null ? "l7" : `q${Math.max(0, Math.min(4, Math.floor(confidence * 10) - 5))}`;

@@ -32,7 +32,23 @@ SYSTEM_NAMES = {
     "majority": "Majority class",
 }
 SHORT_NAMES = {"student-gold": "Student (human labels)", "tfidf": "TF-IDF"}
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "exact_match": "Exact match"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "mcc": "Matthews correlation",
+    "exact_match": "Exact match",
+    "value": "Equal value",
+    "ece": "Calibration error",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "micro_f1": "Micro F1 of sets",
+    "set_macro_f1": "Macro F1 of sets",
+    "subset_accuracy": "Whole set right",
+}
+NOT_SHARES = ("brier", "perplexity")  # no percentages: the printed table and run.json have them
 
 # (id, system) -> whether the answer is right
 Answers = dict[tuple[str, str], bool]
@@ -129,7 +145,8 @@ def shown_metrics(files: RunFiles, systems: Sequence[System]) -> list[str]:
     asked = recipe_task(files).get("metrics")
     goals = [goal.get("metric") for goal in files.run["goal"]]
     order = [*goals, *(asked if isinstance(asked, list) else ["accuracy", "macro_f1"])]
-    return [name for name in dict.fromkeys(map(str, order)) if name in scored] or scored
+    found = [name for name in dict.fromkeys(map(str, order)) if name in scored]
+    return [name for name in found or scored if name not in NOT_SHARES]
 
 
 def recipe_task(files: RunFiles) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from curate.reports.files import RunFiles, read_texts
+from curate.reports.meanings import MEANINGS
 from curate.reports.results import Answers
 from curate.reports.texts import as_number, as_percent, clip, mark_differences
 
@@ -24,18 +25,6 @@ __all__ = [
     "list_disagreements",
     "list_dropped",
 ]
-
-MEANINGS = {
-    "unlabelled": "The teacher gave no label that could be read.",
-    "exact_duplicate": "The text and label of a row that stays, case and spacing set aside.",
-    "near_duplicate": "Most of its words are those of a row that stays, with the same label.",
-    "semantic_duplicate": "By its embedding it means what a row that stays means.",
-    "contamination": "It shares long passages with a test row: training on it would leak.",
-    "confidence": "The teacher was less sure of its label than the recipe asks.",
-    "label_noise": "Its label is probably wrong.",
-    "rebalance": "Its label or cluster had more rows than its share.",
-    "review": "A person left it out.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """What one filter dropped: how many rows, and some of them, the closest calls first."""
+    """What one filter dropped: how many rows, and some of them from all over its scores."""
 
     reason: str
     count: int
@@ -100,7 +89,7 @@ def list_dropped(files: RunFiles, most: int = 8) -> list[Dropped]:
         if edges.is_empty():
             missing = [pl.lit(None, edges.schema[name]).alias(name) for name in edges.columns[1:]]
             edges = gone.with_columns(missing)
-        chosen[reason] = _closest(edges, 6 * most)
+        chosen[reason] = _spread(edges, 6 * most)
     pairs = _pair_up(files, chosen, most)
     return [
         Dropped(reason=reason, count=n, meaning=MEANINGS.get(reason, ""), pairs=pairs[reason])
@@ -121,12 +110,28 @@ def list_conflicts(files: RunFiles, most: int = 8) -> tuple[list[Pair], int]:
     return pairs, once.height or files.stage("curated").get("conflicts") or 0
 
 
-def _closest(edges: pl.DataFrame, most: int) -> pl.DataFrame:
-    """One edge for each row, the strongest; rows nearest to their threshold first."""
+def _spread(edges: pl.DataFrame, most: int) -> pl.DataFrame:
+    """One edge for each row, the strongest, by turns a close call and one from among the others.
+
+    Close calls are those whose score is nearest to the threshold. The others are taken so that
+    the first few of them cover the whole range of scores: its far end, its middle, its quarters.
+    """
     strongest = edges.sort("score", descending=True, nulls_last=True, maintain_order=True)
     once = strongest.unique("id", keep="first", maintain_order=True)
     distance = (pl.col("score") - pl.col("threshold")).abs()
-    return once.sort(distance, nulls_last=True, maintain_order=True).head(most)
+    once = once.sort(distance, nulls_last=True, maintain_order=True)
+    others = [round(part * (once.height - 1)) for part in _halves(most)]
+    turns = [place for pair in zip(range(once.height), others, strict=False) for place in pair]
+    return once[list(dict.fromkeys(turns))[:most]]
+
+
+def _halves(most: int) -> list[float]:
+    """1, 1/2, 1/4, 3/4, 1/8, ...: so many points of the unit interval, each filling a gap."""
+    points, step = [1.0], 0.5
+    while len(points) < most:
+        points += [step * place for place in range(1, round(1 / step), 2)]
+        step /= 2
+    return points[:most]
 
 
 def _pair_up(files: RunFiles, chosen: dict[str, pl.DataFrame], most: int) -> dict[str, list[Pair]]:
@@ -172,7 +177,8 @@ def _pair(
         if twin_text != text:
             marked, other = mark_differences(text, twin_text)
         found = rows.get(twin_id, {})
-        title = f"{twin_id} · {_label_said(found)} · {_fate(found)}"
+        fate = _fate(found, edge["related_set"])
+        title = f"{twin_id} · {_label_said(found)} · {fate}"
         twin = Side(title=title, text=other)
     elif twin_id is not None:
         facts.append(f"twin {twin_id}, whose text is in no file")
@@ -182,10 +188,13 @@ def _pair(
     return Pair(row=Side(title=title, text=marked), twin=twin, fact=", ".join(facts))
 
 
-def _fate(row: dict[str, Any]) -> str:
+def _fate(row: dict[str, Any], other_set: str | None = None) -> str:
+    """What became of a row, or the set that it is in where it is no train row."""
     if row.get("keep") is None:
-        return "test row" if row.get("split") == "test" else "not a train row"
-    return "kept" if row["keep"] else f"dropped ({row['reason'] or 'no reason given'})"
+        name = other_set or row.get("split")
+        return "not a train row" if name in (None, "train") else f"{name} row"
+    fate = "kept" if row["keep"] else f"dropped ({row['reason'] or 'no reason given'})"
+    return f"{fate}, reviewed: {row['review']}" if row.get("review") else fate
 
 
 def _label_said(row: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,21 +12,36 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from curate.reports import charts, curves, figures, findings, maps, results, rows, texts
+from curate.reports import (
+    balances,
+    charts,
+    curves,
+    figures,
+    findings,
+    maps,
+    results,
+    rows,
+    savings,
+    student_errors,
+    texts,
+)
+from curate.reports import suspects as suspected
 from curate.reports.files import RunFiles
 
-__all__ = ["SECTIONS", "cluster_bar", "describe"]
+__all__ = ["SECTIONS", "describe", "kept_bar"]
 
 SECTIONS = [
     ("result", "Result"),
     ("funnel", "Text to training set"),
     ("dropped", "Dropped rows"),
+    ("review", "Rows to review"),
     ("balance", "Label balance"),
     ("confidence", "Confidence"),
     ("clusters", "Map and clusters"),
     ("training", "Training"),
     ("systems", "Systems compared"),
     ("disagreements", "Disagreements"),
+    ("errors", "The student's errors"),
     ("cost", "Cost and time"),
     ("versions", "Versions and recipe"),
 ]
@@ -50,6 +66,9 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "dropped": rows.list_dropped(files),
         "conflicts": conflicts,
         "conflict_count": conflict_count,
+        "suspects": suspected.list_suspects(files),
+        "reviewed": _say_reviewed(files),
+        "review_command": f"curate review {shlex.quote(_folder(files))}",
         "warnings": [str(w) for w in files.stage("curated").get("warnings") or []],
         **_describe_balance(files),
         **figures.describe_histogram(files),
@@ -63,6 +82,7 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "agreement": rows.count_agreement(answers),
         "unclear": ", ".join(results.system_name(key) for key in unclear),
         "no_disagreement": _no_disagreement(files),
+        "student_errors": student_errors.read_errors(files),
         **_describe_stages(files),
     }
 
@@ -96,6 +116,7 @@ def _describe_run(files: RunFiles) -> dict[str, Any]:
                 ("created", run.get("created")),
                 ("seed", run.get("seed")),
                 ("recipe (SHA-256)", run.get("recipe_sha256")),
+                ("filters (SHA-256)", files.stage("curated").get("policy")),
                 ("curate-distill", run.get("curate_version")),
             )
             if value is not None
@@ -162,18 +183,35 @@ def _describe_funnel(files: RunFiles) -> dict[str, Any]:
         n = step["rows"]
         change = "" if before is None or before == n else f"{n - before:+,}".replace("-", "−")
         bar = charts.share_bar((n / most, "kept"))
-        funnel.append({"name": str(step.get("stage")), "rows": n, "change": change, "bar": bar})
+        name = str(step.get("stage"))
+        reviewed = _say_reviewed(files) if name == "after review" else ""
+        note = f"a person's decisions: {reviewed}" if reviewed else ""
+        funnel.append({"name": name, "rows": n, "change": change, "bar": bar, "note": note})
         before = n
     share = steps[-1]["rows"] / steps[0]["rows"] if steps and steps[0]["rows"] else None
-    return {"funnel": funnel, "kept_share": share}
+    return {"funnel": funnel, "kept_share": share, "savings": savings.list_savings(files)}
+
+
+def _say_reviewed(files: RunFiles) -> str:
+    """What a person had decided before this run, in words; empty where there is nothing."""
+    counts = files.stage("curated").get("reviewed") or {}
+    words = {"drop": "left out", "accept": "accepted", "relabel": "relabelled"}
+    said = [f"{texts.as_count(counts[key])} {word}" for key, word in words.items() if key in counts]
+    return ", ".join(said)
+
+
+def _folder(files: RunFiles) -> str:
+    """The run folder as a reader may type it; an absolute path would tell where it was made."""
+    return files.path.name if files.path.is_absolute() else files.path.as_posix()
 
 
 def _describe_balance(files: RunFiles) -> dict[str, Any]:
     labels = results.recipe_task(files).get("labels")
-    balance = curves.label_balance(files)
+    balance = balances.label_balance(files)
     if not labels and len(balance) >= _FREE_TEXT:
         balance = []
     before, after = sum(row.before for row in balance), sum(row.after for row in balance)
+    heads, losses = balances.label_losses(files) if balance else ([], [])
     shown = []
     for row in balance:
         shares = (row.before / (before or 1), row.after / (after or 1))
@@ -184,7 +222,15 @@ def _describe_balance(files: RunFiles) -> dict[str, Any]:
         shown.append(
             {**row._asdict(), "before_share": shares[0], "after_share": shares[1], "bars": bars}
         )
-    return {"balance": shown, "balance_totals": (before, after)}
+    return {
+        "balance": shown,
+        "balance_totals": (before, after),
+        "weighted": bool(files.run["balance"].get("effective")),
+        "sources": balances.source_balance(files),
+        "loss_heads": heads,
+        "label_losses": losses,
+        "loss_labels": len((files.stage("curated").get("drops") or {}).get("label") or {}),
+    }
 
 
 def _describe_classes(files: RunFiles) -> dict[str, Any]:
@@ -240,7 +286,6 @@ def _describe_stages(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def cluster_bar(row: maps.ClusterRow) -> Markup:
-    """The share of a cluster's rows that stay."""
-    size = row.size or 1
-    return charts.share_bar((row.kept / size, "kept"), ((row.size - row.kept) / size, "lost"))
+def kept_bar(kept: int, rows: int) -> Markup:
+    """The share of rows that stay, such as those of a cluster."""
+    return charts.share_bar((kept / (rows or 1), "kept"), ((rows - kept) / (rows or 1), "lost"))
