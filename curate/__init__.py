@@ -1,6 +1,6 @@
 """Turn a large teacher model and a pile of text into a curated training set and a T5 student.
 
-Every command of the ``curate`` command line has a function of the same name here::
+The commands of ``curate`` have functions here, most of the same name::
 
     import curate
 
@@ -17,23 +17,29 @@ if TYPE_CHECKING:
     from curate.ablations import Ablation, ablate
     from curate.beginnings import init
     from curate.compare_command import compare
+    from curate.errors import ErrorAnalysis, analyse_errors
     from curate.exceptions import CurateError
     from curate.exports import SetExport, export_set
+    from curate.next_rows import choose_next
     from curate.pipeline import Run, evaluate, filter, label, report, run, train
     from curate.prediction import predict
     from curate.recipe import Recipe, load_recipe
+    from curate.review_command import write_review
     from curate.student_exports import ExportedStudent, export_student
     from curate.teacher_trials import Trials, teacher
 
 __all__ = [
     "Ablation",
     "CurateError",
+    "ErrorAnalysis",
     "ExportedStudent",
     "Recipe",
     "Run",
     "SetExport",
     "Trials",
     "ablate",
+    "analyse_errors",
+    "choose_next",
     "compare",
     "evaluate",
     "export_set",
@@ -47,13 +53,18 @@ __all__ = [
     "run",
     "teacher",
     "train",
+    "write_review",
 ]
 
 _HOMES = {
     "Ablation": "ablations",
     "ablate": "ablations",
     "CurateError": "exceptions",
+    "ErrorAnalysis": "errors",
+    "analyse_errors": "errors",
+    "choose_next": "next_rows",
     "compare": "compare_command",
+    "write_review": "review_command",
     "ExportedStudent": "student_exports",
     "export_student": "student_exports",
     "SetExport": "exports",
