@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.exceptions import CurateError
 from curate.generation import GENERATED
-from curate.splits import with_twins
+from curate.splits import normalised, with_twins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,9 @@ def lay_ground(curated: pd.DataFrame, recipe: Recipe, *, share: float) -> Ground
     pool = given if len(given) else train[train["source"] != GENERATED]
     reference = "gold" if int(pool["gold"].notna().sum()) >= LEAST_VALIDATION else "label"
     if len(given):
-        validation, held = given, set(given["id"])
+        alike = train["input"].map(normalised).isin(set(given["input"].map(normalised)))
+        alike |= train["group"].isin(set(given["group"].dropna()))
+        validation, held = given, {*given["id"], *train.loc[alike, "id"]}
     else:
         units = with_twins(train, train["group"].where(train["group"].notna(), train["id"]))
         drawn = _draw(

@@ -123,6 +123,12 @@ def ablate(
     """
     _check(fractions, seeds, same, validation, jobs)
     source = open_source(recipe, overrides=overrides, run=run, store=store)
+    section = source.recipe.student
+    if section.early_stopping is not None and section.validation_fraction == 0:
+        raise CurateError(
+            f"student.early_stopping is {section.early_stopping}, and students may not see the validation "
+            "rows, which judge them: --set student.validation_fraction=0.1 carves some out of their own rows"
+        )
     chosen = (
         tuple(seeds) if seeds is not None else tuple(source.recipe.seed + i for i in range(SEEDS))
     )

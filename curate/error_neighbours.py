@@ -72,7 +72,8 @@ def clusters_of(vectors: Any, training: pd.DataFrame, theirs: Any) -> Any:
     """
     import numpy as np
 
-    labels = training["cluster"].to_numpy()
+    # Beside validation rows, which have no cluster, the column is of floats.
+    labels = training["cluster"].to_numpy(dtype=int)
     names = np.unique(labels)
     means = np.stack([theirs[labels == name].mean(axis=0) for name in names])
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)

@@ -18,7 +18,7 @@ from curate.kept_tables import kept_table
 from curate.recipe_scores import OutOfFoldSection
 from curate.references import files_mark
 from curate.run_folder import fingerprint, table_hash
-from curate.splits import normalised
+from curate.splits import with_twins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from curate.recipe import Recipe
 
 #: Raised by one when the code changes what it computes, so that old files are not taken.
-_VERSION = 1
+_VERSION = 2
 
 OnProgress = Callable[[str, Mapping[str, Any]], None]
 Train = Callable[..., Mapping[str, Any]]
@@ -84,11 +84,11 @@ def student_probabilities(
 
 
 def deal(rows: pd.DataFrame, folds: int, seed: int) -> list[int]:
-    """The fold of each row: rows of one group, or with one text, share it. Fewer where there are fewer."""
-    keys = [
-        f"group {group}" if isinstance(group, str) else f"text {normalised(text)}"
-        for group, text in zip(rows["group"], rows["input"], strict=True)
-    ]
+    """The fold of each row: rows of one group, and near-twins, share it. Fewer where there are fewer."""
+    import pandas as pd
+
+    own = pd.Series([f"row {place}" for place in range(len(rows))], index=rows.index)
+    keys = with_twins(rows, rows["group"].where(rows["group"].notna(), own)).tolist()
     distinct = sorted(set(keys))
     random.Random(f"{seed} out of fold").shuffle(distinct)
     place = {key: number % folds for number, key in enumerate(distinct)}
@@ -112,8 +112,8 @@ def _plain(values: Any) -> list[Any]:
 def _student(recipe: Recipe, section: OutOfFoldSection) -> Recipe:
     """The recipe with a student that learns labels alone, for fewer epochs, and from every row.
 
-    It is thrown away afterwards: it leaves no checkpoint, is tracked nowhere and held against no
-    validation rows.
+    The folds' rows hold neither confidences nor rows to validate on, and the student is thrown away
+    afterwards: it leaves no checkpoint and is tracked nowhere.
     """
     changes = {
         "epochs": section.epochs or max(1, recipe.student.epochs // 2),
@@ -124,13 +124,6 @@ def _student(recipe: Recipe, section: OutOfFoldSection) -> Recipe:
         "validation_fraction": 0.0,
         "early_stopping": None,
         "checkpoint_every": 0,
-        "report_to": [],
-    }
-    # The folds' rows hold neither confidences nor rows to validate on, and nobody asks for their curves.
-    changes |= {
-        "curriculum": None,
-        "early_stopping": None,
-        "validation_fraction": 0.0,
         "report_to": [],
     }
     return recipe.model_copy(update={"student": recipe.student.model_copy(update=changes)})

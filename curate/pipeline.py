@@ -366,6 +366,8 @@ class _Pipeline:
         """Write what is known of the student's errors, for the report; nothing is encoded but test rows."""
         if not by_people or not (self.run.path / "student").exists():
             return
+        if self.stages["predictions"]["reused"] and (self.run.path / "errors.json").exists():
+            return
         curated = self.run.read_table("curated.parquet")
         encode = None
         if "cluster" in curated.columns and self.recipe.embedder is not None:

@@ -103,7 +103,7 @@ def choices_of(rows: pd.DataFrame) -> list[list[str]] | None:
 
 def groups_of(rows: pd.DataFrame) -> list[Any] | None:
     """Each row's group, or None where rows are not grouped."""
-    return rows["group"].tolist() if rows["group"].notna().all() else None
+    return rows["group"].tolist() if rows["group"].notna().any() else None
 
 
 def judge(metrics: dict[str, Any], recipe: Recipe) -> tuple[list[dict[str, Any]], str]:

@@ -153,6 +153,12 @@ def are_right(said: Sequence[str | None], gold: Sequence[str], recipe: Recipe) -
     def fits(label: str, known: str) -> bool:
         if closed:
             return label == known
+        if task.separator is not None:
+            one, two = (
+                {plain(part) for part in text.split(task.separator) if part.strip()}
+                for text in (label, known)
+            )
+            return one == two
         return plain(label) == plain(known) or (valued and labelers.same_value(label, known))
 
     return np.array(

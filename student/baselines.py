@@ -84,7 +84,8 @@ def tfidf(
     seen = tuple(sorted(set(train_labels)))
     if not seen:
         raise InputError("the TF-IDF baseline needs at least one training row")
-    names = tuple(labels) if labels is not None else seen
+    shared = tuple(dict.fromkeys(choices[0])) if choices else seen
+    names = tuple(labels) if labels is not None else shared
     if choices is not None and len({tuple(options) for options in choices}) > 1:
         return _not_applicable("the choices differ from row to row, so there are no fixed classes")
     if labels is None and len(seen) > max(10, len(train_texts) / 2):

@@ -70,4 +70,5 @@ def brier(
             raise InputError(f"{len(probabilities)} probabilities for {len(options)} choices")
         hits = (float(option == answer) for option in options)
         total += sum((p - hit) ** 2 for p, hit in zip(probabilities, hits, strict=True))
+        total += float(answer not in options)  # what was not offered has probability 0
     return total / len(gold)

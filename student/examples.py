@@ -52,6 +52,7 @@ def read_examples(data: object, *, target: str = "label") -> tuple[list[Example]
                 raise InputError(
                     f"the data has no column {missing[0]!r}; it has {', '.join(map(str, row))}"
                 )
+        _check_cells(row, rows - 1)
         reason = _why_left_out(row, target)
         if reason is not None:
             left_out[reason] += 1
@@ -74,8 +75,9 @@ def split_validation(
     if given or fraction == 0:
         return training, given
     by_group: dict[str, list[Example]] = {}
-    for example in training:
-        by_group.setdefault(example.group or example.input, []).append(example)
+    units = _units(training)
+    for unit, example in zip(units, training, strict=True):
+        by_group.setdefault(unit, []).append(example)
     names = sorted(by_group)
     random.Random(seed).shuffle(names)
     wanted, taken = fraction * len(training), set()
@@ -90,7 +92,29 @@ def split_validation(
             f"{len(names)} groups; give rows with split='validation', or set it to 0"
         )
     held = [example for name in names if name in taken for example in by_group[name]]
-    return [e for e in training if (e.group or e.input) not in taken], held
+    return [e for unit, e in zip(units, training, strict=True) if unit not in taken], held
+
+
+def _units(examples: Sequence[Example]) -> list[str]:
+    """Name each row's unit: rows of one group or with one input share it, chains followed."""
+    parent = list(range(len(examples)))
+    first: dict[tuple[str, str], int] = {}
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    for place, example in enumerate(examples):
+        keys = [("input", example.input), *([("group", example.group)] if example.group else [])]
+        for key in keys:
+            low, high = sorted((root(place), root(first.setdefault(key, place))))
+            parent[high] = low
+    names: dict[int, str] = {}
+    for place, example in enumerate(examples):
+        own = example.group or example.input
+        names[root(place)] = min(names.get(root(place), own), own)
+    return [names[root(place)] for place in range(len(examples))]
 
 
 def shared_labels(examples: Sequence[Example], labels: Sequence[str] | None) -> list[str] | None:
@@ -123,6 +147,17 @@ def _rows(data: Any) -> Iterable[Mapping[str, Any]]:
             "list of dicts"
         )
     return data
+
+
+def _check_cells(row: Mapping[str, Any], number: int) -> None:
+    """A word that is taken for another would train on rows that were to be left out."""
+    split, keep = row.get("split"), row.get("keep")
+    if not _is_null(split) and split not in ("train", "validation", "test"):
+        raise InputError(
+            f"row {number}: split is {split!r}; it must be 'train', 'validation', 'test' or null"
+        )
+    if isinstance(keep, str):
+        raise InputError(f"row {number}: keep is the text {keep!r}; give true, false or null")
 
 
 def _why_left_out(row: Mapping[str, Any], target: str) -> str | None:

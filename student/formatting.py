@@ -86,7 +86,7 @@ def label_sources(
             for text in rationales
         ],
         tokenizer,
-        formatting.max_rationale_tokens,
+        min(formatting.max_rationale_tokens, limit),
     )
     sources, cut = [], 0
     for text, more in zip(token_ids(prefixed, tokenizer, 10**9)[0], added, strict=True):

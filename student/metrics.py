@@ -264,6 +264,8 @@ def compare(
     """
     check_lengths(gold, first)
     check_lengths(gold, second)
+    if any(is_null(answer) for answer in gold):
+        raise InputError("some rows have no gold; leave them out of gold and of both systems")
     names = labels if labels is not None else _labels_or_text(gold, [*first, *second], None)
     one = _prepared(gold, first, names, first_given or {})
     two = _prepared(gold, second, names, second_given or {})
@@ -377,7 +379,7 @@ def _labels(gold: Gold, predictions: Predictions, labels: Sequence[str] | None) 
     if labels is not None:
         return list(labels)
     values = {answer for answer in gold if isinstance(answer, str)}
-    return sorted(values | {p for p in predictions if p is not None})
+    return sorted(values | {str(p) for p in predictions if not is_null(p)})
 
 
 def _labels_or_text(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "TransformersNetwork", "Written", "parts"]
 
-PAIRS_AT_ONCE = 128
-"""(input, target) pairs scored in one decoder call; bounds the memory of the vocabulary head."""
+TOKENS_AT_ONCE = 2_048
+"""Target tokens scored in one decoder call; bounds the memory of the vocabulary head."""
 
 
 class Written(NamedTuple):
@@ -83,7 +83,8 @@ class TransformersNetwork:
             states, mask = self._encode(sources)
             pairs = [(row, target) for row, several in enumerate(targets) for target in several]
             scores: list[float] = []
-            for part in parts(pairs, PAIRS_AT_ONCE):
+            longest = max((len(target) for _, target in pairs), default=1)
+            for part in parts(pairs, max(1, TOKENS_AT_ONCE // longest)):
                 rows = torch.tensor([row for row, _ in part], device=states.device)
                 width = max(len(target) for _, target in part)
                 padded = [[*target, *[IGNORED] * (width - len(target))] for _, target in part]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxNetwork", "write_onnx"]
 
-PAIRS_AT_ONCE = 128
+TOKENS_AT_ONCE = 128
 OPSET = 17
 
 Table = NDArray[np.int64]
@@ -74,7 +74,8 @@ class OnnxNetwork:
         states, mask = self._encode(sources)
         pairs = [(row, target) for row, several in enumerate(targets) for target in several]
         scores: list[float] = []
-        for part in parts(pairs, PAIRS_AT_ONCE):
+        longest = max((len(target) for _, target in pairs), default=1)
+        for part in parts(pairs, max(1, TOKENS_AT_ONCE // longest)):
             rows = [row for row, _ in part]
             wanted = _padded([target for _, target in part], self.pad)
             begun = np.concatenate(

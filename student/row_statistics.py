@@ -68,7 +68,7 @@ def agreement(answers: Answers, same: Callable[[str, str], bool]) -> Statistics:
     """Return whether each prediction is the same as gold, or as one of several."""
     check_lengths(answers.gold, answers.predictions)
     right = [
-        p is not None and any(same(reference, p) for reference in references(gold))
+        not is_null(p) and any(same(reference, str(p)) for reference in references(gold))
         for gold, p in zip(answers.gold, answers.predictions, strict=True)
     ]
     return mean_of(np.asarray(right, dtype=float))
@@ -128,7 +128,11 @@ def calibration_error(answers: Answers) -> Statistics:
         if known and said is not None and said in known:
             sure = known[said]
             place = min(int(sure * BINS), BINS - 1)
-            rows[i, [place, BINS + place, 2 * BINS + place]] = 1, sure, float(gold == said)
+            rows[i, [place, BINS + place, 2 * BINS + place]] = (
+                1,
+                sure,
+                float(said in references(gold)),
+            )
 
     def value(sums: Floats) -> Floats:
         count, sure, right = np.split(sums, 3, axis=1)
@@ -143,8 +147,9 @@ def squared_error(answers: Answers) -> Statistics:
     for i, gold in enumerate(answers.gold):
         known = _probabilities(answers, i)
         if known:
-            scores[i] = sum((p - float(gold == choice)) ** 2 for choice, p in known.items())
-            scores[i] += float(gold not in known)
+            right = set(references(gold))
+            scores[i] = sum((p - float(choice in right)) ** 2 for choice, p in known.items())
+            scores[i] += float(right.isdisjoint(known))
     return mean_of(scores)
 
 

@@ -55,6 +55,8 @@ def teachers_prefix(settings: WhiteBox, label_prefix: str | None) -> str:
     Raises `InputError` where another was asked for, or where the teacher writes or reads rationales.
     """
     known = read_settings(find_folder(settings.teacher))
+    if not known:  # no student of ours: only whoever gives it knows its prefix
+        return label_prefix or ""
     own = str(known.get("label_prefix", ""))
     if known.get("rationale_in", "task") != "task":
         raise InputError(

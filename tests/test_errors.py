@@ -183,6 +183,15 @@ def test_a_test_row_belongs_to_the_cluster_whose_middle_is_nearest() -> None:
     assert found.tolist() == [0, 1]
 
 
+def test_validation_rows_beside_the_clusters_do_no_harm() -> None:
+    # They have no cluster, which makes the column one of floats.
+    training = pd.DataFrame({"cluster": [0.0, 0.0, 1.0], "keep": [True] * 3})
+    theirs = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    rows = pd.DataFrame({"right": [True, False]})
+    rows["cluster"] = clusters_of(np.array([[0.9, 0.1], [0.1, 0.9]]), training, theirs)
+    assert [each["cluster"] for each in label_next(rows, training)] == [1, 0]
+
+
 def test_labels_are_asked_for_where_errors_are_most_frequent() -> None:
     rows = pd.DataFrame(
         {

@@ -402,7 +402,7 @@ def test_folds_keep_groups_and_equal_texts_together() -> None:
     rows = pd.DataFrame(
         {
             "input": ["A b.", "a  b.", "C", "D", "E", "F"],
-            "group": [None, None, "g", "g", None, None],
+            "group": ["one", None, "g", "g", None, None],
         }
     )
     folds = deal(rows, 2, seed=1)

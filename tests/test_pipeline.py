@@ -108,7 +108,8 @@ def test_a_run_leaves_its_files_and_nothing_half(done: curate.Run) -> None:
     names = {path.name for path in done.folder.iterdir()} - {".lock"}
     assert names == {
         "examples.parquet", "labeled.parquet", "curated.parquet", "decisions.parquet",
-        "predictions.parquet", "student", "run.json", "report.html", "stages.json",
+        "predictions.parquet", "errors.json", "errors.parquet", "student", "run.json", "report.html",
+        "stages.json",
     }  # fmt: skip
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "history.json"} <= {
         path.name for path in done.student.iterdir()

@@ -146,7 +146,7 @@ def test_rates_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("{accuracy: 0.8}", "{accuracy: 80}",
          "recipe.yaml:10: task.goal.accuracy is 80: must be less than or equal to 1"),
         ("  goal: {accuracy: 0.8}", "  metrics: [f1]",
-         "recipe.yaml:10: task.metrics.0 is 'f1': must be 'accuracy' or 'macro_f1'"),
+         "recipe.yaml:10: task.metrics.0 is 'f1': must be 'accuracy', 'macro_f1', 'mcc', "),
         ("engine: openai", "engine: opnai",
          "recipe.yaml:13: teacher.engine is 'opnai': did you mean 'openai'?"),
         ("engine: openai", "api: chat", "recipe.yaml:12: teacher.engine is missing: known are llama.cpp, "),

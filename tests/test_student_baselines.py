@@ -64,6 +64,17 @@ def test_tfidf_with_one_label_says_so() -> None:
     assert found.reason == "every training label is 'yes'; there was nothing to learn"
 
 
+def test_tfidfs_probabilities_stand_in_the_order_of_the_choices() -> None:
+    alike = [["no", "yes", "unsure"]] * 2
+    found = student.tfidf(
+        ["a bright lamp", "a dull lamp"] * 3, ["yes", "no"] * 3, ["bright", "dull"], choices=alike
+    )
+    assert found.predictions == ["yes", "no"]
+    assert found.label_probs is not None
+    assert found.label_probs[0][1] > 0.5 > found.label_probs[0][0]
+    assert found.label_probs[0][2] == 0
+
+
 def test_tfidf_does_not_pretend_where_there_are_no_classes() -> None:
     choices = [["bank", "river"], ["lamp", "sun"]]
     by_row = student.tfidf(TEXTS, GIVEN, ["a", "b"], choices=choices)

@@ -138,6 +138,20 @@ def test_validation_is_carved_by_group_and_equal_texts_stay_together() -> None:
     assert split_validation(rows, 0.2, seed=4) != (training, validation)
     with pytest.raises(InputError, match="cannot be carved out of 20 rows in 1 groups"):
         split_validation(rows[100:], 0.2, seed=3)
+    # One text in several groups is on one side, and with it all rows of those groups.
+    texts = ("It broke.", "It shines.", "It leaks.", "It lasts.")
+    rows = [Example(input=texts[i % 4], target="bad", group=f"buyer {i}") for i in range(80)]
+    training, validation = split_validation(rows, 0.25, seed=0)
+    assert len(validation) == 20
+    assert not {e.input for e in training} & {e.input for e in validation}
+
+
+def test_a_split_or_keep_that_could_be_misread_is_refused() -> None:
+    row = {"input": "It broke.", "label": "bad"}
+    with pytest.raises(InputError, match=r"row 1: split is 'Test'; it must be 'train'"):
+        read_examples([row, {**row, "split": "Test"}])
+    with pytest.raises(InputError, match=r"row 0: keep is the text 'False'"):
+        read_examples([{**row, "keep": "False"}])
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,24 @@ def test_rows_without_probabilities_are_left_out_of_the_brier_score() -> None:
     assert silent["ece"] is None
 
 
+def test_one_of_several_references_is_right_for_calibration_too() -> None:
+    found = student.evaluate(
+        [["yes", "sure"]] * 10, ["yes"] * 10, metrics=["ece", "brier"],
+        label_probs=[[0.9, 0.0, 0.1]] * 10, choices=[["yes", "sure", "no"]] * 10,
+    )  # fmt: skip
+    assert found["ece"]["value"] == pytest.approx(0.1)
+    assert found["brier"]["value"] == pytest.approx(0.1**2 + 1 + 0.1**2)
+
+
+def test_an_answer_lost_in_a_table_is_no_answer() -> None:
+    nan: Any = float("nan")
+    found = student.compare("accuracy", ["yes", "no"], ["yes", nan], ["yes", "no"])
+    assert (found["first"], found["second"]) == (0.5, 1.0)
+    none: Any = None
+    with pytest.raises(student.InputError, match="some rows have no gold"):
+        student.compare("accuracy", ["yes", none], ["yes", "no"], ["yes", "no"])
+
+
 def test_arithmetic_counts_by_its_value() -> None:
     gold = ["8 - 3", "( 84.0 / 2.0 )", ["7", "9"], "10"]
     said = ["5", "42", "9.0", "10 ** 1"]  # powers are not read

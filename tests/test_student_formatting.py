@@ -85,6 +85,10 @@ def test_the_rationale_stands_behind_the_text_and_the_text_is_cut_first() -> Non
     assert len(found[0]) == 20
     assert found[0][4:] == [*ids("Rationale: " + "dull " * 20)[:15], 1]
     assert found[0][:4] == ids("A lamp. " * 20)[:4]
+    narrow = replace(BEHIND, max_input_tokens=16, max_rationale_tokens=128)
+    found, cut = label_sources(["A lamp. " * 20], ["dull " * 40], tokenizer, narrow)
+    assert len(found[0]) == 16
+    assert cut == {"inputs": 1, "rationales": 1}
     plain, _ = label_sources(texts, reasons, tokenizer, Formatting(label_prefix="[label] "))
     assert plain == [ids("[label] A dull lamp."), ids("[label] A lamp.")]
 
