@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "max_input_tokens": 128,
 }
 ARMS = ("random", "curated", "gold")
-RESAMPLES = 10_000
+RESAMPLES = 1_000
 
 
 def training_rows(frame: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def interval(per_row: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     seeds, rows = per_row.shape
     means = [
         per_row[draw.integers(0, seeds, seeds)][:, draw.integers(0, rows, rows)].mean()
-        for _ in range(RESAMPLES // 10)
+        for _ in range(RESAMPLES)
     ]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(per_row.mean()), float(low), float(high)

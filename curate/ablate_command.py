@@ -93,6 +93,8 @@ def ablate(recipe: Path, quiet: bool, fractions: tuple[float, ...] | None, **opt
     from curate.progress import ProgressDisplay
 
     if fractions is not None:
+        if not all(0 < percent <= 100 for percent in fractions) or max(fractions) <= 1:
+            raise click.UsageError("--fractions are percents up to 100: write 25 for a quarter")
         options["fractions"] = tuple(percent / 100 for percent in fractions)
     quiet_libraries()
     with ProgressDisplay(quiet=quiet) as display:

@@ -141,6 +141,12 @@ def ablate(
     if vary:
         from curate.experiments import run_experiments
 
+        if objectives or students or same != "epochs" or tuple(fractions) != FRACTIONS:
+            raise CurateError(
+                "--fractions, --objective, --student and --same do not go with --vary, which trains on all "
+                "rows: use --set student.objective=..., or --vary student.objective=..."
+            )
+
         bench = dataclasses.replace(bench, keep=keep_students)
         found = run_experiments(
             source,

@@ -28,6 +28,7 @@ class BlindResult:
     """What a person said of the two, on the rows that were judged.
 
     Attributes:
+        system: Who is held against the teacher: ``student``, or another system.
         judged: How many rows were judged.
         student: Rows where only the student's answer was good.
         teacher: Rows where only the teacher's was.
@@ -39,6 +40,7 @@ class BlindResult:
         left: Rows of the sample that were not judged.
     """
 
+    system: str
     judged: int
     student: int
     teacher: int
@@ -53,12 +55,12 @@ class BlindResult:
         """The result in a sentence or two."""
         decided = self.student + self.teacher
         said = (
-            f"{self.judged} rows judged: the student's answer is better on {self.student}, the teacher's on "
-            f"{self.teacher}; both are good on {self.both}, neither on {self.neither}."
+            f"{self.judged} rows judged: the {self.system}'s answer is better on {self.student}, the "
+            f"teacher's on {self.teacher}; both are good on {self.both}, neither on {self.neither}."
         )
         if decided:
             said += (
-                f" Of the {decided} with a better one the student has {self.student / decided:.0%} "
+                f" Of the {decided} with a better one the {self.system} has {self.student / decided:.0%} "
                 f"({self.low:.0%} to {self.high:.0%}; sign test p = {self.p:.3f}): "
                 f"{'a difference is shown' if self.p < 0.05 else 'no difference is shown'}."
             )
@@ -66,7 +68,13 @@ class BlindResult:
 
 
 def write_blind_sample(
-    run: RunFolder, rows: pd.DataFrame, file: Path, *, size: int = 50, seed: int = 0
+    run: RunFolder,
+    rows: pd.DataFrame,
+    file: Path,
+    *,
+    size: int = 50,
+    seed: int = 0,
+    system: str = "student",
 ) -> int:
     """Write rows on which student and teacher differ, in random order, sides changed at random.
 
@@ -79,6 +87,7 @@ def write_blind_sample(
         file: Where to write; it must not be there yet.
         size: At most so many rows.
         seed: Draws rows and sides.
+        system: Whose answers ``rows`` hold.
 
     Returns:
         How many rows were written.
@@ -88,6 +97,8 @@ def write_blind_sample(
     """
     import pandas as pd
 
+    if file.suffix != ".csv":
+        raise CurateError(f"{file}: a sample is a .csv file; name one with --blind")
     if file.exists():
         raise CurateError(
             f"{file} is there already and may hold judgements: name another file, or read it with "
@@ -99,7 +110,9 @@ def write_blind_sample(
         raise CurateError(
             "student and teacher give the same answer on every row: nothing is to be judged"
         )
-    draw = random.Random(seed)
+    known = _keys(run.path / _KEY)
+    sample = str(1 + max((int(number) for number in known), default=0))
+    draw = random.Random(f"{seed} {sample}")
     places = draw.sample(range(len(pool)), min(size, len(pool)))
     lines, first = [], {}
     for row in pool.iloc[places].to_dict("records"):
@@ -109,11 +122,30 @@ def write_blind_sample(
             answers.reverse()
         lines.append(
             {"id": row["id"], "input": row["input"], "answer_1": answers[0], "answer_2": answers[1],
-             "better": ""}
+             "better": "", "sample": sample}
         )  # fmt: skip
-    run.write_text(_KEY, json.dumps({"student_first": first}, indent=1))
-    pd.DataFrame(lines).to_csv(file, index=False)
+    known[sample] = {"system": system, "student_first": first}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(lines).to_csv(file, index=False)
+    except OSError as error:
+        raise CurateError(f"{file} cannot be written ({error.strerror or error})") from error
+    run.write_text(_KEY, json.dumps(known, indent=1))
     return len(lines)
+
+
+def _keys(path: Path) -> dict[str, Any]:
+    """The keys of all samples of a run, by number."""
+    try:
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CurateError(
+            f"{path} says whose answer is whose and cannot be read ({error}): delete it, and write "
+            "samples anew"
+        ) from error
+    return known
 
 
 def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
@@ -125,21 +157,24 @@ def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
     """
     from scipy.stats import binomtest
 
-    path = run.path / _KEY
-    try:
-        student_first = json.loads(path.read_text(encoding="utf-8"))["student_first"]
-    except (OSError, ValueError, LookupError) as error:
-        raise CurateError(
-            f"{path} says whose answer is whose and cannot be read ({error}): write the sample anew "
-            "with --blind"
-        ) from error
-    counts = {"student": 0, "teacher": 0, "both": 0, "neither": 0}
+    if not file.exists():
+        raise CurateError(f"{file} is not there: give the file that --blind wrote")
     table = read_table(file)
-    missing = {"id", "better"} - {*table.columns}
+    missing = {"id", "better", "sample"} - {*table.columns}
     if missing:
         raise CurateError(
             f"{file} has no column {sorted(missing)[0]!r}: give the file that --blind wrote"
         )
+    numbers = {str(number).removesuffix(".0") for number in table["sample"]}
+    known = _keys(run.path / _KEY)
+    if len(numbers) != 1 or not numbers <= known.keys():
+        raise CurateError(
+            f"{file} is of the samples {', '.join(sorted(numbers))}; {run.path} knows "
+            f"{', '.join(known) or 'none'}: judge one sample of this run at a time"
+        )
+    key = known[numbers.pop()]
+    student_first = key["student_first"]
+    counts = {"student": 0, "teacher": 0, "both": 0, "neither": 0}
     seen: set[str] = set()
     for line, row in enumerate(table.to_dict("records"), 2):
         judgement = _judgement(row["better"], f"{file}, line {line}")
@@ -148,7 +183,7 @@ def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
             twice = identifier in seen
             raise CurateError(
                 f"{file}, line {line}: the id {identifier!r} "
-                f"{'stands there twice' if twice else 'is not of the sample that was written last'}"
+                f"{'stands there twice' if twice else 'is not of its sample'}"
             )
         seen.add(identifier)
         if judgement in ("1", "2"):
@@ -161,7 +196,9 @@ def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
     judged = sum(counts.values())
     p = float(binomtest(counts["student"], decided).pvalue) if decided else 1.0
     left = len(student_first) - judged
-    return BlindResult(judged=judged, **counts, low=low, high=high, p=p, left=left)
+    return BlindResult(
+        system=key["system"], judged=judged, **counts, low=low, high=high, p=p, left=left
+    )
 
 
 def _judgement(value: Any, place: str) -> str:

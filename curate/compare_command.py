@@ -46,6 +46,7 @@ def compare(
 
     folders = [Path(run), Path(other)]
     recipe = parse_recipe(_facts(folders[0])["recipe"], where=str(folders[0] / "run.json"))
+    _facts(folders[1])
     first, second = _shared(_answers(folders[0], system), _answers(folders[1], system), folders)
     return student.compare(
         metric or shown_metrics(recipe)[0],

@@ -34,16 +34,24 @@ SLICED_VALUES = 50
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
-def judged_rows(run: RunFolder, recipe: Recipe, system: str = "student") -> pd.DataFrame:
+def judged_rows(
+    run: RunFolder, recipe: Recipe, system: str = "student", *, whole: bool = False
+) -> pd.DataFrame:
     """The run's test rows that have a gold label, one line each, in their order.
 
     Columns: ``id``, ``input``, ``choices``, ``gold``, ``group``, ``prediction`` and ``confidence`` (the
     system's), ``teacher`` and ``teacher_confidence``, ``right``, ``teacher_right``, ``kind`` (see `KINDS`),
-    ``characters``, and the data's own columns.
+    ``characters``, and the data's own columns. ``whole`` says that the folder is known to be of one piece,
+    though its run.json is still to be written.
 
     Raises:
         CurateError: If the run has no predictions of that system.
     """
+    if not whole and not (run.path / "run.json").exists():
+        raise CurateError(
+            f"{run.path} has no run.json: its rows have changed since the student answered, or it never did; "
+            "run `curate evaluate` or `curate run` on the recipe"
+        )
     answers = run.read_table("predictions.parquet")
     systems = list(dict.fromkeys(answers["system"]))
     if system not in systems or system == "teacher":

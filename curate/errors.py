@@ -133,9 +133,10 @@ def analyse(
     *,
     system: str = "student",
     by: Sequence[str] = (),
+    whole: bool = False,
 ) -> ErrorAnalysis:
     """The same for a run folder and its recipe at hand; ``encode`` makes the embeddings, if there are any."""
-    rows = judged_rows(folder, recipe, system)
+    rows = judged_rows(folder, recipe, system, whole=whole)
     if not len(rows):
         raise CurateError(
             f"{folder.path} has no test row with a gold label, so no error can be told"

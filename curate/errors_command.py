@@ -63,6 +63,8 @@ def errors(
     from curate.filter_command import find_run
     from curate.progress import ProgressDisplay
 
+    if blind is not None and judged is not None:
+        raise click.UsageError("--blind writes a file and --judged reads one: give one of them")
     quiet_libraries()
     folder, checked, _ = find_run(recipe, overrides, output)
     if judged is not None:
@@ -70,7 +72,9 @@ def errors(
         return
     if blind is not None:
         found = judged_rows(folder, checked, system)
-        written = write_blind_sample(folder, found, blind, size=rows, seed=checked.seed)
+        written = write_blind_sample(
+            folder, found, blind, size=rows, seed=checked.seed, system=system
+        )
         click.echo(
             f"{blind} holds {written} rows on which {system} and teacher differ. Write 1, 2, both or neither "
             f"into the column `better`, then: curate errors {recipe} --judged {blind}"

@@ -71,6 +71,11 @@ def find_run(
         CurateError: If there is no such recipe or run.
     """
     if recipe.is_dir():
+        if overrides or output is not None:
+            raise CurateError(
+                f"{recipe} is a run's folder and has its own recipe: --set and --output "
+                "go with a recipe's file"
+            )
         run = RunFolder(recipe)
         return run, _recipe_of(run), Path.cwd()
     checked = load_recipe(recipe, overrides=overrides)
@@ -137,7 +142,11 @@ def _read_changes(thresholds: Sequence[str]) -> dict[str, Any]:
             raise CurateError(
                 f"--threshold {written}: write filter.argument=value, such as near_duplicate.threshold=0.9"
             )
-        changes[name.strip().removeprefix("filters.")] = yaml.safe_load(value)
+        try:
+            changes[name.strip().removeprefix("filters.")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or error
+            raise CurateError(f"--threshold {written}: the value is no YAML ({problem})") from error
     return changes
 
 

@@ -71,6 +71,10 @@ def choose_next(
     folder, recipe, base = find_run(run, (), None)
     output = output if output is not None else folder.path / "next.jsonl"
     writer = RowWriter(output)
+    if output.exists() and not (pool is None and output.name == "next.jsonl"):
+        raise CurateError(
+            f"{output} is there already: delete it, or name another file with --output"
+        )
     if recipe.embedder is None:
         raise CurateError(
             "the recipe has no embedder, and rows are chosen by their embeddings: name one, such as "

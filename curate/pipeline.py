@@ -373,7 +373,7 @@ class _Pipeline:
         if "cluster" in curated.columns and self.recipe.embedder is not None:
             cache = self.store / "embeddings"
             encode = Texts(self.recipe.embedder, self.base, cache, self.tell)
-        write_analysis(analyse(self.run, self.recipe, encode), self.run.path)
+        write_analysis(analyse(self.run, self.recipe, encode, whole=True), self.run.path)
 
 
 _UNTIL = ("examples", "generated", "labeled", "curated", "student", "predictions")

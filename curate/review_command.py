@@ -74,6 +74,7 @@ def write_review(run: Path, output: Path, *, limit: int = 200) -> Listed:
     """
     from curate.exceptions import CurateError
     from curate.run_folder import RunFolder
+    from curate.stages import edited_without_verdict
 
     check_output(output)
     folder = RunFolder(run)
@@ -81,6 +82,12 @@ def write_review(run: Path, output: Path, *, limit: int = 200) -> Listed:
     decisions = folder.read_table("decisions.parquet")
     if "split" in curated.columns:
         curated = curated[curated["split"] == "train"]
+    edited = edited_without_verdict(output, curated) if output.exists() else 0
+    if edited:
+        raise CurateError(
+            f"{output} gives {edited} rows another label without a verdict, which would be lost: write "
+            "relabel in their column review, or name another file with --output"
+        )
     lines, done = list_rows(curated, decisions, limit=limit)
     text = _as_jsonl(lines) if output.suffix == ".jsonl" else _as_csv(lines)
     try:
@@ -235,9 +242,10 @@ def shown(done: Listed, output: Path) -> str:
         said.append(f"{done.left_out:,} more are left out; list them with a higher --limit")
     if not done.judged:
         said.append(
-            "this run looked for no wrong labels: run `curate filter` again, with label_noise among the "
-            "recipe's filters"
+            "this run looked for no wrong labels: run `curate filter` on the recipe again, with an embedder"
         )
+    if not done.rows:
+        return "\n".join(said)
     said += [
         f"review file: {output}",
         "fill in the column `review`: accept, drop, or relabel with the new label in `label`; then run "

@@ -58,7 +58,12 @@ def filter_rows(
     rows = labeled[labeled["split"] == "train"].reset_index(drop=True)
     said: list[str] = []
     if recipe.data.review is not None:
-        rows, said = filters.apply_review(rows, filters.read_review(base / recipe.data.review))
+        path = base / recipe.data.review
+        edited = edited_without_verdict(path, rows)
+        rows, said = filters.apply_review(rows, filters.read_review(path))
+        if edited:
+            said = [*said, f"{edited} lines of {recipe.data.review} have another label than their row and no "
+                    "verdict: they changed nothing; write relabel in the column review"]  # fmt: skip
     where: dict[str, Any] = {"base": base, "on_progress": on_progress}
     rows, scored = add_scores(rows, recipe, store=cache.parent, train=train_student, **where)
     named = filters_of(recipe)
@@ -164,6 +169,17 @@ class _Embedder:
             for name, frame in references.items()
             if name in wanted
         }
+
+
+def edited_without_verdict(path: Path, rows: pd.DataFrame) -> int:
+    """How many lines of a review give a row another label and no verdict."""
+    from filters.reviews import unmarked_labels
+
+    own = dict(zip(rows["id"].astype(str), rows["label"], strict=True))
+    found = unmarked_labels(path)
+    return sum(
+        row in own and own[row] is not None and own[row] != label for row, label in found.items()
+    )
 
 
 def train_student(

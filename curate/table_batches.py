@@ -130,9 +130,14 @@ class RowWriter:
         self._parquet: Any = None
 
     def __enter__(self) -> RowWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft.unlink(missing_ok=True)
-        self.draft.touch()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.draft.unlink(missing_ok=True)
+            self.draft.touch()
+        except OSError as error:
+            raise CurateError(
+                f"the output {self.path} cannot be written ({error.strerror or error}): name another"
+            ) from error
         return self
 
     def write(self, frame: pd.DataFrame) -> None:

@@ -54,6 +54,16 @@ def read_review(path: str | os.PathLike[str]) -> pd.DataFrame:
     )
 
 
+def unmarked_labels(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Labels on lines without a verdict, by id: where one is not the row's own, a word was forgotten."""
+    path = Path(path)
+    return {
+        str(line["id"]): str(line["label"])
+        for place, line in _read_lines(path)
+        if line.get("id") and line.get("label") and _read_line(line, f"{path}, {place}") is None
+    }
+
+
 def _read_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.suffix not in (".csv", ".jsonl"):
         raise FilterError(f"{path}: a review is a .csv or .jsonl file; rename or convert it")
@@ -81,7 +91,8 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if "id" not in named or not named & {"verdict", "review"}:
         raise FilterError(
             f"{path}: the columns are {', '.join(reader.fieldnames or []) or 'none'}; 'id' and "
-            "'verdict' are needed"
+            "'review' (or 'verdict') are needed"
+            + ("; cells are separated by commas" if ";" in text.partition("\n")[0] else "")
         )
     for line in reader:
         yield f"line {reader.line_num}", line

@@ -261,7 +261,7 @@ def test_a_blind_sample_goes_out_and_comes_back(tmp_path: Path) -> None:
     file = tmp_path / "blind.csv"
     assert write_blind_sample(run, rows, file, size=50) == 10  # where the two differ
     sample = pd.read_csv(file, dtype=str)
-    assert sample.columns.tolist() == ["id", "input", "answer_1", "answer_2", "better"]
+    assert sample.columns.tolist() == ["id", "input", "answer_1", "answer_2", "better", "sample"]
     own = rows.set_index("id")["prediction"]
     first = [own[i] == answer for i, answer in zip(sample["id"], sample["answer_1"], strict=True)]
     assert 0 < sum(first) < 10  # sides change
@@ -290,11 +290,38 @@ def test_judgements_are_checked(tmp_path: Path) -> None:
     ):
         read_blind_sample(run, file)
     sample.assign(id="elsewhere", better="1").to_csv(file, index=False)
-    with pytest.raises(CurateError, match=r"line 2: the id 'elsewhere' is not of the sample"):
+    with pytest.raises(CurateError, match=r"line 2: the id 'elsewhere' is not of its sample"):
         read_blind_sample(run, file)
     pd.concat([sample, sample]).assign(better="both").to_csv(file, index=False)
     with pytest.raises(CurateError, match=r"line 12: the id '.*' stands there twice"):
         read_blind_sample(run, file)
+
+
+def test_a_second_sample_leaves_the_first_one_s_key(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    rows = judged_rows(run, parse_recipe(RECIPE))
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    write_blind_sample(run, rows, first, size=6)
+    write_blind_sample(run, rows, second, size=10)
+    sample = pd.read_csv(first, dtype=str)
+    own = rows.set_index("id")["prediction"]
+    sample["better"] = [
+        "1" if own[i] == answer else "2"
+        for i, answer in zip(sample["id"], sample["answer_1"], strict=True)
+    ]
+    sample.to_csv(first, index=False)
+    result = read_blind_sample(run, first)
+    assert (result.student, result.teacher, result.left) == (6, 0, 0)
+    pd.concat([sample, pd.read_csv(second, dtype=str)]).to_csv(first, index=False)
+    with pytest.raises(CurateError, match=r"is of the samples 1, 2; .* judge one sample"):
+        read_blind_sample(run, first)
+
+
+def test_a_run_that_changed_since_its_student_answered_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(CurateError, match=r"has no run\.json: its rows have changed"):
+        judged_rows(run, parse_recipe(RECIPE))
 
 
 def test_nothing_is_to_be_judged_where_the_two_agree(tmp_path: Path) -> None:

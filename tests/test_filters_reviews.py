@@ -56,7 +56,7 @@ def test_verdicts_are_read_from_csv_and_jsonl_alike(tmp_path: Path) -> None:
             "id,verdict\nr0,keep\n",
             "line 2: the verdict is 'keep'; allowed are accept, drop",
         ),
-        ("r.csv", "id,label\nr0,good\n", "columns are id, label; 'id' and 'verdict' are needed"),
+        ("r.csv", "id,label\nr0,good\n", "columns are id, label; 'id' and 'review' "),
         ("r.csv", "id,verdict,label\nr0,relabel,\n", "'r0' is to be relabelled and `label` is ''"),
         ("r.csv", "id,verdict\nr0,drop\nr0,accept\n", "line 3: 'r0' has two verdicts, 'drop'"),
         ("r.jsonl", '{"id": 3, "verdict": "drop"}\n', "line 1: the id is 3; it must be the text"),
