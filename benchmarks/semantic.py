@@ -79,8 +79,8 @@ def measure(rows: int) -> list[str]:
         "",
         f"With the static vectors, {len(texts):,} generated reviews of which no two are equal: k-means "
         f"{grouping:.0f} s, `semantic_duplicate` {judging:.0f} s, {dropped:,} rows dropped. On this "
-        "corpus, whose texts are all alike, the search grows nearly with the square of the rows (94,679 rows: "
-        "127 s in another run), so a million is not to be read off.",
+        "corpus, whose texts are all alike, the search grows nearly with the square of the rows (94,679 "
+        "rows: 127 s in another run), so a million is not to be read off.",
         "",
         f"Of the pairs of {len(near):,} generated reviews that the encoder proposes at a cosine, the "
         "share that the static one proposes at another (in brackets: how many pairs it proposes):",
