@@ -40,25 +40,14 @@ def compare(
         CurateError: If the folders share no test row, or differ in what gold is.
         student.InputError: If the metric is unknown or needs what the runs do not have.
     """
-    import student
     from curate.recipe import parse_recipe
-    from curate.scoring import given, groups_of, said, shown_metrics
+    from curate.scoring import compare_answers, shown_metrics
 
     folders = [Path(run), Path(other)]
     recipe = parse_recipe(_facts(folders[0])["recipe"], where=str(folders[0] / "run.json"))
     _facts(folders[1])
     first, second = _shared(_answers(folders[0], system), _answers(folders[1], system), folders)
-    return student.compare(
-        metric or shown_metrics(recipe)[0],
-        first["gold"].tolist(),
-        said(first),
-        said(second),
-        labels=recipe.task.labels,
-        groups=groups_of(first),
-        seed=recipe.seed,
-        first_given=given(first, recipe),
-        second_given=given(second, recipe),
-    )
+    return compare_answers(metric or shown_metrics(recipe)[0], first, second, recipe)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

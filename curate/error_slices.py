@@ -12,7 +12,7 @@ from curate.teacher_scores import holm
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SMALLEST", "Slice", "worst_slices"]
+__all__ = ["SMALLEST", "Slice", "wilson", "worst_slices"]
 
 #: Slices of fewer rows are not looked at: one row more or less would change the picture.
 SMALLEST = 10

@@ -58,21 +58,30 @@ def compare_systems(
         if system == "student" or not len(rows) or not len(ours):
             continue
         try:
-            compared = student.compare(
-                metric,
-                ours["gold"].tolist(),
-                said(ours),
-                said(rows),
-                labels=recipe.task.labels,
-                groups=groups_of(ours),
-                seed=recipe.seed,
-                first_given=given(ours, recipe),
-                second_given=given(rows, recipe),
-            )
+            compared = compare_answers(metric, ours, rows, recipe)
         except student.InputError:  # this system has no probabilities, or there are no classes
             continue
         found.append({"system": system, **compared})
     return found
+
+
+def compare_answers(
+    metric: str, first: pd.DataFrame, second: pd.DataFrame, recipe: Recipe
+) -> dict[str, Any]:
+    """What :func:`student.compare` says of two systems' answers to the same rows, in one order."""
+    import student
+
+    return student.compare(
+        metric,
+        first["gold"].tolist(),
+        said(first),
+        said(second),
+        labels=recipe.task.labels,
+        groups=groups_of(first),
+        seed=recipe.seed,
+        first_given=given(first, recipe),
+        second_given=given(second, recipe),
+    )
 
 
 def given(rows: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:

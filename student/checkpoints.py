@@ -21,7 +21,7 @@ from student.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FAMILIES", "check_output", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FAMILIES", "check_output", "load_checkpoint", "replace_folder", "save_checkpoint"]
 
 FAMILIES = ("t5", "mt5", "umt5", "t5gemma")
 """Values of `model_type` that train and predict here; flan-t5, t5-v1_1 and byt5 are `t5`."""
@@ -96,7 +96,7 @@ def save_checkpoint(
             tokenizer.save_pretrained(partial)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
-        _replace_folder(partial, output)
+        replace_folder(partial, output)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"cannot write the student to {output}: {_first_line(error)}. Free some space or "
@@ -178,7 +178,8 @@ def _check_tokenizer(name: str, model: PreTrainedModel, tokenizer: PreTrainedTok
         config.decoder_start_token_id = tokenizer.pad_token_id if own is None else own
 
 
-def _replace_folder(new: Path, old: Path) -> None:
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the folder `new` where `old` is or would be; the old one goes once the new one is there."""
     if not old.exists():
         new.rename(old)
         return

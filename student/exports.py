@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from student.cards import exported_card
-from student.checkpoints import save_checkpoint
+from student.checkpoints import replace_folder, save_checkpoint
 from student.ctranslate2_network import QUANTIZATIONS, write_ctranslate2
 from student.errors import CheckpointError, ExportError, InputError, StudentError
 from student.loading import SETTINGS_FILE, Student, find_folder, load, read_settings
@@ -114,7 +114,7 @@ def export(
             )
         _settle(partial, source, report)
         _card(partial, target.name, source)
-        _replace(partial, target)
+        replace_folder(partial, target)
     target.with_name(f"{target.name}.refused.json").unlink(missing_ok=True)
     return Export(folder=target, report=report)
 
@@ -287,13 +287,3 @@ def _card(folder: Path, name: str, source: Path) -> None:
     if file.is_file() and "base_model" in settings:
         text = exported_card(file.read_text(encoding="utf-8"), settings, name=name)
         (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def _replace(new: Path, old: Path) -> None:
-    if old.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{old.name}-old-", dir=old.parent))
-        old.rename(aside / old.name)
-        new.rename(old)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        new.rename(old)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from student.batches import EncodedExamples, collate
 from student.devices import autocast
 from student.divergences import TeacherTokens, top_tokens
 from student.errors import CheckpointError, InputError
+from student.networks import parts
 from student.objectives import encoder_states, token_logits
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def cache_teacher(
     missing.sort(key=lambda row: len(encoded.label_inputs[row]))  # little padding
     done = len(keys) - len(missing)
     network.train(False)
-    for part in _parts(missing, ROWS_PER_FILE):
+    for part in parts(missing, ROWS_PER_FILE):
         answers: list[TeacherTokens] = []
-        for rows in _parts(part, batch_size):
+        for rows in parts(part, batch_size):
             batch = collate(encoded, rows, pad_token_id=pad_token_id).to(network.device)
             count, mask = len(rows), batch.attention_mask[: len(rows)]
             with torch.inference_mode(), autocast(precision, network.device):
@@ -170,11 +171,6 @@ def _open(file: Path) -> Any:
             f"the teacher's cache {file} cannot be read: {error}; delete that file, and the teacher is "
             "asked about its rows again"
         ) from error
-
-
-def _parts(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _write(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from curate.error_slices import wilson
 from curate.reports.charts import Line, ReliabilityCurve
 from curate.reports.files import RunFiles
 from curate.reports.results import Answers, system_name
@@ -88,15 +89,6 @@ def are_probabilities(values: Sequence[float]) -> bool:
     return all(0 <= value <= 1 for value in values)
 
 
-def _wilson(right: int, rows: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share (Wilson 1927)."""
-    share, z2 = right / rows, _Z**2
-    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    spread = share * (1 - share) / rows + z2 / (4 * rows**2)
-    half = _Z * math.sqrt(spread) / (1 + z2 / rows)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def reliability_curve(
     files: RunFiles, answers: Answers, system: str, bins: int = 10
 ) -> ReliabilityCurve | None:
@@ -120,7 +112,7 @@ def reliability_curve(
         if members:
             right, rows = sum(r for _, r in members), len(members)
             mean = sum(c for c, _ in members) / rows
-            points.append((mean, right / rows, *_wilson(right, rows), rows))
+            points.append((mean, right / rows, *wilson(right, rows), rows))
     if not points:
         return None
     return ReliabilityCurve(name=system_name(system), style=f"s-{system}", bins=points)
