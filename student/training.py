@@ -28,6 +28,7 @@ from student.objectives import OBJECTIVES
 from student.options import ALLOWED, NEUTRAL, check_options
 from student.prediction import SETTINGS_FILE, Student, label_token_ids
 from student.processes import join_processes
+from student.quick_layers import quicken
 from student.schedules import SCHEDULES, rate_at
 from student.trackers import Callback, check_trackers, listeners
 from student.training_result import TrainingResult, result_of
@@ -202,6 +203,7 @@ def train(
     if not load_in_4bit:  # which is there already, and cannot be moved
         network.to(place)  # type: ignore[arg-type]
     adapters = add_adapters(network, lora, seed) if lora is not None else None
+    quicken(network)
     student = Student(
         network=network,
         tokenizer=tokenizer,
