@@ -14,22 +14,29 @@ benchmarks/results/curation_pays.md.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import platform
 import sys
 import time
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from label_noise_rows import read_quiz
+from training_cells import (
+    Cell,
+    Cells,
+    OutOfTimeError,
+    differences,
+    measured,
+    name_of,
+    options_of,
+    read_cells,
+    table,
+    train_cell,
+)
 
 import filters
-import student
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "curation_pays.md"
@@ -43,7 +50,6 @@ SETTINGS: dict[str, Any] = {
     "max_input_tokens": 128,
 }
 ARMS = ("random", "curated", "gold")
-RESAMPLES = 1_000
 
 
 def training_rows(frame: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:
@@ -53,109 +59,14 @@ def training_rows(frame: pd.DataFrame, arm: str, seed: int) -> pd.DataFrame:
     return drawn[["id", "input", "choices", "label", "gold"]]
 
 
-def run_cell(
-    frame: pd.DataFrame, test: pd.DataFrame, arm: str, seed: int, model: str, work: Path
-) -> None:
-    rows = training_rows(frame, arm, seed)
-    start = time.perf_counter()
-
-    def show(event: Any) -> None:
-        if event["step"] % 50 == 0:
-            line = (
-                f"{arm} {seed}: step {event['step']} of {event['steps']}, loss {event['loss']:.3f}"
-            )
-            print(line, file=sys.stderr, flush=True)
-
-    trained = student.train(
-        rows,
-        model=model,
-        output=work / f"{arm}-{seed}",
-        target="gold" if arm == "gold" else "label",
-        seed=seed,
-        on_progress=show,
-        **SETTINGS,
-    )
-    trained_in = time.perf_counter() - start
-    answers = student.predict(
-        trained.output, test["input"].tolist(), choices=[list(c) for c in test["choices"]]
-    )
-    right = [bool(a == g) for a, g in zip(answers["prediction"], test["gold"], strict=True)]
-    cell = {
-        "arm": arm,
-        "seed": seed,
-        "labels_right": float((rows["label"] == rows["gold"]).mean()) if arm != "gold" else 1.0,
-        "precision": trained.precision,
-        "seconds": round(trained_in),
-        "right": right,
-    }
-    (work / f"{arm}-{seed}.json").write_text(json.dumps(cell))
-    print(f"{arm} {seed}: {np.mean(right):.1%} in {trained_in:.0f} s", file=sys.stderr, flush=True)
+def labels_right(cells: Sequence[Cell]) -> str:
+    return f"{np.mean([cell['labels_right'] for cell in cells]):.1%}"
 
 
-def read_cells(work: Path, seeds: int) -> dict[tuple[str, int], dict[str, Any]]:
-    found = {}
-    for seed in range(seeds):
-        for arm in ARMS:
-            file = work / f"{arm}-{seed}.json"
-            if file.exists():
-                found[arm, seed] = json.loads(file.read_text())
-    return found
-
-
-def interval(per_row: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval; both test rows and seeds (axis 0) are drawn anew."""
-    draw = np.random.default_rng(seed)
-    seeds, rows = per_row.shape
-    means = [
-        per_row[draw.integers(0, seeds, seeds)][:, draw.integers(0, rows, rows)].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(per_row.mean()), float(low), float(high)
-
-
-def tables(cells: dict[tuple[str, int], dict[str, Any]], seeds: int) -> list[str]:
-    lines = [
-        "| rows | labels right | " + " | ".join(f"seed {s}" for s in range(seeds)) + " | mean |",
-        "|---|---|" + "---|" * (seeds + 1),
-    ]
-    for arm in ARMS:
-        own = [cells.get((arm, seed)) for seed in range(seeds)]
-        done = [cell for cell in own if cell]
-        shown = [f"{np.mean(cell['right']):.1%}" if cell else "not run" for cell in own]
-        mean, quality = "not run", "—"
-        if done:
-            value, low, high = interval(np.array([cell["right"] for cell in done], dtype=float))
-            mean = f"{value:.1%} ({low:.1%} to {high:.1%})"
-            quality = f"{np.mean([cell['labels_right'] for cell in done]):.1%}"
-        lines.append(f"| {arm} | {quality} | " + " | ".join(shown) + f" | {mean} |")
-    lines += ["", "Differences on the same test rows, seed by seed:", ""]
-    for arm, other in (("curated", "random"), ("gold", "random"), ("gold", "curated")):
-        pairs = [
-            (cells[arm, s]["right"], cells[other, s]["right"])
-            for s in range(seeds)
-            if (arm, s) in cells and (other, s) in cells
-        ]
-        if pairs:
-            value, low, high = interval(
-                np.array([np.array(a, dtype=float) - np.array(b) for a, b in pairs])
-            )
-            lines.append(
-                f"- {arm} − {other}: {100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}), "
-                f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
-            )
-    return lines
-
-
-def page(cells: dict[tuple[str, int], dict[str, Any]], options: argparse.Namespace) -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        processor = names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        processor = platform.processor() or platform.machine()
-    versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("torch", "transformers"))
+def page(cells: Cells, options: Any) -> str:
     command = "python benchmarks/curation_pays.py --recorded DIR --work WORK --hours 2"
     settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
+    pairs = [("curated", "random"), ("gold", "random"), ("gold", "curated")]
     lines = [
         "# Does curation pay?",
         "",
@@ -164,32 +75,21 @@ def page(cells: dict[tuple[str, int], dict[str, Any]], options: argparse.Namespa
         f"{ROWS:,} rows a cell; 1,221 test rows, choices scored. Intervals: 95 %, test rows and seeds "
         "resampled. Chance is 20 %.",
         "",
-        *tables(cells, options.seeds),
+        *table(cells, ARMS, options.seeds, more={"labels right": labels_right}),
+        "",
+        *differences(cells, pairs, options.seeds),
         "",
         *([options.notes.read_text().strip(), ""] if options.notes else []),
         "## How this was measured",
         "",
         f"- student: the built-in flan-t5-small; {settings}",
-        f"- precision: {', '.join(sorted({c['precision'] for c in cells.values()}))}; seconds to train a "
-        f"cell: {min(c['seconds'] for c in cells.values())} to {max(c['seconds'] for c in cells.values())}",
-        f"- machine: {processor}, 2 threads, shared with other work; Python {platform.python_version()}, "
-        f"{versions}",
-        f"- date: {options.date}",
-        f"- command, also for cells not run: `{command}`",
+        *measured(list(cells.values()), options, command),
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recorded", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder of finished cells")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--hours", type=float, default=2.0, help="no cell is begun after this")
-    parser.add_argument("--notes", type=Path, help="Markdown to put below the tables")
-    parser.add_argument("--date", default=str(datetime.date.today()))
-    parser.add_argument("--output", type=Path, default=RESULT)
-    options = parser.parse_args()
+    options = options_of((__doc__ or "").splitlines()[0], RESULT).parse_args()
     from curate.assets import resolve
 
     model = resolve("flan-t5-small", "student")
@@ -201,14 +101,26 @@ def main() -> None:
     test = read_quiz(options.recorded / "cqa_test.jsonl.gz")
     order = [(arm, seed) for seed in range(options.seeds) for arm in ARMS[:2]]
     order += [("gold", seed) for seed in range(options.seeds)]
-    started = time.monotonic()
-    for arm, seed in order:
-        if (options.work / f"{arm}-{seed}.json").exists():
-            continue
-        if time.monotonic() - started > options.hours * 3600:
-            break
-        run_cell(frame, test, arm, seed, model, options.work)
-    cells = read_cells(options.work, options.seeds)
+    ends = time.monotonic() + options.hours * 3600
+    try:
+        for arm, seed in order:
+            rows = training_rows(frame, arm, seed)
+            right = 1.0 if arm == "gold" else float((rows["label"] == rows["gold"]).mean())
+            train_cell(
+                name_of(arm, seed),
+                rows,
+                test,
+                model=model,
+                work=options.work,
+                ends=ends,
+                facts={"labels_right": right},
+                target="gold" if arm == "gold" else "label",
+                seed=seed,
+                **SETTINGS,
+            )
+    except OutOfTimeError:
+        print("out of time; the same command goes on from here", file=sys.stderr)
+    cells = read_cells(options.work, ARMS, options.seeds)
     options.output.write_text(page(cells, options), encoding="utf-8")
 
 

@@ -14,22 +14,27 @@ where it stood. Writes benchmarks/results/white_box.md.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
-import platform
 import statistics
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from curation_pays import interval
 from label_noise_rows import read_quiz
+from training_cells import (
+    OutOfTimeError,
+    choices_of,
+    differences,
+    measured,
+    name_of,
+    options_of,
+    read_cells,
+    seconds_a_step,
+    table,
+    train_cell,
+)
 
 import student
 
@@ -55,46 +60,7 @@ ARMS: dict[str, dict[str, Any]] = {
     },
 }
 SPEED_ROWS, SPEED_ROUNDS = 320, 5
-
-
-def file_of(work: Path, arm: str, seed: int) -> Path:
-    return work / f"{arm.replace(' ', '-').replace(',', '')}-{seed}.json"
-
-
-def train_cell(
-    name: str,
-    rows: pd.DataFrame,
-    test: pd.DataFrame,
-    model: str | Path,
-    output: Path,
-    file: Path,
-    **options: Any,
-) -> None:
-    """Train, answer the test rows, and keep what came of it in `file`."""
-    start = time.perf_counter()
-
-    def show(event: Any) -> None:
-        if event.get("step", 0) % 50 == 0 and "steps" in event:
-            line = f"{name}: step {event['step']} of {event['steps']}, loss {event['loss']:.3f}"
-            print(line, file=sys.stderr, flush=True)
-
-    trained = student.train(rows, model=model, output=output, on_progress=show, **options)
-    seconds = time.perf_counter() - start
-    answers = student.predict(output, test["input"].tolist(), choices=choices_of(test))
-    right = [bool(a == g) for a, g in zip(answers["prediction"], test["gold"], strict=True)]
-    cell = {
-        "right": right,
-        "steps": trained.steps,
-        "step_seconds": trained.history["steps"][-1]["seconds"] / trained.steps,
-        "seconds": round(seconds),
-        "precision": trained.precision,
-    }
-    file.write_text(json.dumps(cell))
-    print(f"{name}: {np.mean(right):.1%} in {seconds:.0f} s", file=sys.stderr, flush=True)
-
-
-def choices_of(rows: pd.DataFrame) -> list[list[str]]:
-    return [list(dict.fromkeys(choices)) for choices in rows["choices"]]
+TEACHER = "teacher, 8 + 8 layers"
 
 
 def white_box_options(arm: str, teacher: Path, work: Path) -> dict[str, Any]:
@@ -154,66 +120,20 @@ def speed_lines(file: Path) -> list[str]:
 
 
 def accuracy_lines(work: Path, seeds: int) -> list[str]:
-    cells = {
-        (arm, seed): json.loads(file_of(work, arm, seed).read_text())
-        for arm in ARMS
-        for seed in range(seeds)
-        if file_of(work, arm, seed).exists()
-    }
-    lines = [
-        "| | " + " | ".join(f"seed {seed}" for seed in range(seeds)) + " | mean | s per step |",
-        "|---|" + "---|" * (seeds + 2),
+    """The table of accuracies, the teacher's first, and the differences from labels alone."""
+    cells = read_cells(work, [*ARMS, "teacher"], seeds)
+    shown = {(f"student, {arm}" if arm in ARMS else TEACHER, s): c for (arm, s), c in cells.items()}
+    students = [f"student, {arm}" for arm in ARMS]
+    more = {"s per step": seconds_a_step}
+    pairs = [(one, students[0]) for one in students[1:]]
+    return [
+        *table(shown, [TEACHER, *students], seeds, more=more),
+        "",
+        *differences(shown, pairs, seeds),
     ]
-    teacher = work / "teacher.json"
-    if teacher.exists():
-        cell = json.loads(teacher.read_text())
-        lines.append(
-            f"| teacher, 8 + 8 | {np.mean(cell['right']):.1%} |"
-            + " |" * (seeds - 1)
-            + f" {spread(np.array([cell['right']], dtype=float))} | {cell['step_seconds']:.2f} |"
-        )
-    else:
-        lines.append("| teacher, 8 + 8 | not run |" + " |" * (seeds + 1))
-    for arm in ARMS:
-        own = [cells.get((arm, seed)) for seed in range(seeds)]
-        done = [cell for cell in own if cell]
-        shown = [f"{np.mean(cell['right']):.1%}" if cell else "not run" for cell in own]
-        mean, pace = "not run", "—"
-        if done:
-            mean = spread(np.array([cell["right"] for cell in done], dtype=float))
-            pace = f"{statistics.median(cell['step_seconds'] for cell in done):.2f}"
-        lines.append(f"| student, {arm} | " + " | ".join(shown) + f" | {mean} | {pace} |")
-    lines += ["", "Differences on the same test rows, seed by seed:", ""]
-    first = next(iter(ARMS))
-    for arm in list(ARMS)[1:]:
-        both = [s for s in range(seeds) if (arm, s) in cells and (first, s) in cells]
-        if both:
-            pairs = [np.array(cells[arm, s]["right"], dtype=float) for s in both]
-            apart = [
-                a - np.array(cells[first, s]["right"]) for a, s in zip(pairs, both, strict=True)
-            ]
-            value, low, high = interval(np.array(apart))
-            lines.append(
-                f"- {arm} − {first}: {100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}), "
-                f"{len(both)} seed{'s' if len(both) > 1 else ''}"
-            )
-        else:
-            lines.append(f"- {arm} − {first}: not run")
-    return lines
 
 
-def spread(right: np.ndarray) -> str:
-    value, low, high = interval(right)
-    return f"{value:.1%} ({low:.1%} to {high:.1%})"
-
-
-def page(options: argparse.Namespace) -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        processor = names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        processor = platform.processor() or platform.machine()
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers"))
+def page(options: Any) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
     title, *paragraphs = (__doc__ or "").split("\n\n")
     command = "python benchmarks/white_box.py --recorded DIR --work WORK --hours 2"
@@ -225,7 +145,7 @@ def page(options: argparse.Namespace) -> str:
         paragraphs[0].replace("\n", " "),
         "",
         f"{options.rows:,} training rows; {options.tested:,} test rows, choices scored. Intervals: 95 %, "
-        "test rows and seeds resampled. Chance is 20 %.",
+        "test rows and seeds resampled. Chance is 20 %. The teacher is trained once.",
         "",
         *accuracy_lines(options.work, options.seeds),
         "",
@@ -238,58 +158,51 @@ def page(options: argparse.Namespace) -> str:
         f"{SOFT['soft_weight']}, temperature {SOFT['temperature']}",
         f"- speed: the same {SPEED_ROWS} test rows, batch 16, both models in turn, median of {SPEED_ROUNDS} "
         "rounds (least to most)",
-        f"- machine: {processor}, {torch.get_num_threads()} threads, shared with other work; Python "
-        f"{platform.python_version()}, {versions}",
-        f"- date: {options.date}",
-        f"- command, also for cells not run: `{command}`",
+        *measured(
+            list(read_cells(options.work, [*ARMS, "teacher"], options.seeds).values()),
+            options,
+            command,
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recorded", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder of finished cells")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--hours", type=float, default=2.0, help="no cell is begun after this")
+    parser = options_of((__doc__ or "").splitlines()[0], RESULT)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--test-rows", type=int, help="only so many, to try the script")
-    parser.add_argument("--notes", type=Path, help="Markdown to put below the tables")
-    parser.add_argument("--date", default=str(datetime.date.today()))
-    parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
-    from curate.assets import resolve
-
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
     drawn = read_quiz(options.recorded / "cqa_train.jsonl.gz").sample(options.rows, random_state=0)
     rows = drawn.reset_index(drop=True)[["id", "input", "choices", "gold"]]
     test = read_quiz(options.recorded / "cqa_test.jsonl.gz").head(options.test_rows or None)
     options.tested = len(test)
-    started = time.monotonic()
-    teacher, small = work / "teacher", work / "shrunk"
-
-    def may_begin(file: Path) -> bool:
-        return not file.exists() and time.monotonic() - started < options.hours * 3600
-
-    if may_begin(work / "teacher.json"):
-        model = resolve("flan-t5-small", "student")
-        how = {**SETTINGS, "objective": "label"}
-        train_cell("teacher", rows, test, model, teacher, work / "teacher.json", **how)
-    if (work / "teacher.json").exists():
-        if not small.exists():
-            student.shrink(teacher, encoder_layers=LAYERS, decoder_layers=LAYERS, output=small)
-        order = [(arm, seed) for seed in range(options.seeds) for arm in list(ARMS)[:2]]
-        order += [(arm, seed) for seed in range(options.seeds) for arm in list(ARMS)[2:]]
-        for arm, seed in order:
-            file = file_of(work, arm, seed)
-            if may_begin(file):
-                how = {**SETTINGS, **white_box_options(arm, teacher, work), "seed": seed}
-                output = work / file.stem
-                train_cell(f"{arm} {seed}", rows, test, small, output, file, **how)
-        if may_begin(work / "speed.json"):
-            measure_speed({"teacher": teacher, "student": small}, test, work / "speed.json")
+    try:
+        run_cells(rows, test, options)
+    except OutOfTimeError:
+        print("out of time; the same command goes on from here", file=sys.stderr)
     options.output.write_text(page(options), encoding="utf-8")
+
+
+def run_cells(rows: pd.DataFrame, test: pd.DataFrame, options: Any) -> None:
+    """Train the teacher, cut the student out of it, train every arm, and time both models."""
+    from curate.assets import resolve
+
+    work = options.work
+    how = {**SETTINGS, "work": work, "ends": time.monotonic() + options.hours * 3600}
+    model = resolve("flan-t5-small", "student")
+    train_cell(name_of("teacher", 0), rows, test, model=model, objective="label", **how)
+    teacher, small = work / name_of("teacher", 0), work / "shrunk"
+    if not small.exists():
+        student.shrink(teacher, encoder_layers=LAYERS, decoder_layers=LAYERS, output=small)
+    if not (work / "speed.json").exists():
+        measure_speed({"teacher": teacher, "student": small}, test, work / "speed.json")
+    order = [(arm, seed) for seed in range(options.seeds) for arm in list(ARMS)[:2]]
+    order += [(arm, seed) for seed in range(options.seeds) for arm in list(ARMS)[2:]]
+    for arm, seed in order:
+        more = white_box_options(arm, teacher, work)
+        train_cell(name_of(arm, seed), rows, test, model=small, seed=seed, **how, **more)
 
 
 if __name__ == "__main__":
