@@ -161,8 +161,9 @@ def done(bench: Bench, cell: Cell) -> bool:
 def run_cells(bench: Bench, cells: Sequence[Cell]) -> dict[str, str]:
     """Train every cell that is not done, and have it answer the validation rows.
 
-    Each is worked on under a temporary name and renamed when it is whole: what stops this at any moment
-    loses the cells that are under way and no other. A cell that fails does not keep others from going on.
+    Each is worked on under a temporary name and renamed when it is whole. What stops this at any moment
+    leaves the training's last checkpoint there, at most five minutes old, and the next call goes on from
+    it. A cell that fails does not keep others from going on.
 
     Returns:
         What went wrong, by the name of the cell.
@@ -172,8 +173,6 @@ def run_cells(bench: Bench, cells: Sequence[Cell]) -> dict[str, str]:
         ValueError, RuntimeError: If all cells fail: what the first said.
     """
     (bench.folder / "cells").mkdir(parents=True, exist_ok=True)
-    for left in (bench.folder / "cells").glob("*.part*"):
-        shutil.rmtree(left, ignore_errors=True)
     todo, total = [], len(cells)
     count = 0
     for cell in cells:
@@ -183,6 +182,10 @@ def run_cells(bench: Bench, cells: Sequence[Cell]) -> dict[str, str]:
             bench.tell(f"{count} of {total}: {cell.name}", told)
         else:
             todo.append(cell)
+    begun = {_part(bench, cell) for cell in todo}
+    for left in (bench.folder / "cells").glob("*.part*"):
+        if left not in begun:
+            shutil.rmtree(left, ignore_errors=True)
     if bench.trainer is STUDENT:
         models = [cell.recipe.student.model for cell in todo]
         check_disk(bench.folder, models, bench.base, at_once=None if bench.keep else bench.jobs)
@@ -274,14 +277,21 @@ def _is_ours(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("curate", "student", "filters", "labelers")
 
 
+def _part(bench: Bench, cell: Cell) -> Path:
+    """Where a cell is worked on until it is whole."""
+    place = bench.place(cell)
+    return place.with_name(f"{place.name}.part")
+
+
 def work_on(bench: Bench, cell: Cell) -> float:
-    """Train one cell, have it answer, and move it to its place; returns the seconds it took."""
+    """Train one cell, have it answer, and move it to its place; returns the seconds it took.
+
+    A folder that an earlier call was stopped in is gone on with: the training finds its checkpoint there.
+    """
     import pandas as pd
 
-    place = bench.place(cell)
-    part = place.with_name(f"{place.name}.part{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    place, part = bench.place(cell), _part(bench, cell)
+    part.mkdir(parents=True, exist_ok=True)
     try:
         started = time.perf_counter()
         rows = cell.rows.drop(columns=[c for c in ("reference",) if c in cell.rows])
@@ -316,8 +326,9 @@ def work_on(bench: Bench, cell: Cell) -> float:
         if place.exists():  # it lacked the weights that are wanted now
             shutil.rmtree(place)
         part.rename(place)
-    finally:
+    except (ValueError, RuntimeError):
         shutil.rmtree(part, ignore_errors=True)
+        raise
     return round(seconds, 2)
 
 

@@ -113,24 +113,35 @@ def test_the_same_call_trains_nothing_again_and_more_seeds_train_only_theirs(
     assert any("Test was read 2 times in this folder, for 12 students" in n for n in more.notes)
 
 
-def test_what_stops_a_cell_loses_that_cell_alone(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_cell_that_is_stopped_goes_on_from_its_checkpoint(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     trained = Trained()
     real = word_counts(trained)
+    checkpoints = []
 
     def stopped(rows: pd.DataFrame, recipe: Any, **how: Any) -> Any:
+        checkpoint = how["output"].parent / ".student.checkpoint"
         if len(trained.cells) == 3:
-            (how["output"]).mkdir(parents=True)
+            checkpoint.write_text("half of the steps")
             raise KeyboardInterrupt
+        return real.train(rows, recipe, **how)
+
+    def going_on(rows: pd.DataFrame, recipe: Any, **how: Any) -> Any:
+        checkpoint = how["output"].parent / ".student.checkpoint"
+        checkpoints.append(checkpoint.read_text() if checkpoint.exists() else None)
+        checkpoint.unlink(missing_ok=True)  # as the training itself does at its end
         return real.train(rows, recipe, **how)
 
     with pytest.raises(KeyboardInterrupt):
         ablate(made, tmp_path / "out", Trainer(train=stopped, predict=real.predict, name=real.name))
     cells = tmp_path / "out" / "cells"
     assert len(list(cells.glob("*/cell.json"))) == 3
-    # What a kill leaves behind is swept away.
-    (cells / "half.part99").mkdir()
-    ablate(made, tmp_path / "out", real)
+    # What another recipe's cell left behind is swept away.
+    (cells / "half.part").mkdir()
+    ablate(made, tmp_path / "out", Trainer(train=going_on, predict=real.predict, name=real.name))
     assert len(trained.cells) == 8
+    assert checkpoints == ["half of the steps", None, None, None, None]
     assert len(list(cells.iterdir())) == 8
 
 
