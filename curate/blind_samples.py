@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ __all__ = ["JUDGEMENTS", "BlindResult", "read_blind_sample", "write_blind_sample
 #: What the column ``better`` may hold.
 JUDGEMENTS = ("1", "2", "both", "neither")
 _KEY = "blind.json"
+#: What came of the last sample that was read back.
+RESULT = "judged.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ def _keys(path: Path) -> dict[str, Any]:
 
 
 def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
-    """Read a judged sample back.
+    """Read a judged sample back, and keep the result in the run folder: `judged.json`.
 
     Raises:
         CurateError: If the key is missing, a row is not of the sample, or a judgement is not among
@@ -196,9 +198,11 @@ def read_blind_sample(run: RunFolder, file: Path) -> BlindResult:
     judged = sum(counts.values())
     p = float(binomtest(counts["student"], decided).pvalue) if decided else 1.0
     left = len(student_first) - judged
-    return BlindResult(
+    result = BlindResult(
         system=key["system"], judged=judged, **counts, low=low, high=high, p=p, left=left
     )
+    run.write_text(RESULT, json.dumps({**asdict(result), "said": str(result)}, indent=1))
+    return result
 
 
 def _judgement(value: Any, place: str) -> str:

@@ -340,5 +340,6 @@ def clear_student(run: RunFolder, *, keep: Collection[str] = ()) -> None:
         "report.html",
         "errors.json",
         "errors.parquet",
+        "judged.json",
     }.difference(keep):
         run.remove(name)

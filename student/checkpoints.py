@@ -38,8 +38,12 @@ def load_checkpoint(
     another kind.
     """
     folder = Path(model)
-    if isinstance(model, Path) and not folder.is_dir():
-        raise CheckpointError(f"no model folder at {model}; give a folder that has a config.json")
+    # A Hub id has one slash at most, and begins with a name.
+    is_path = isinstance(model, Path) or model.count("/") > 1 or model[:1] in ("", "/", ".", "~")
+    if is_path and not (folder.is_dir() and str(model)):
+        raise CheckpointError(
+            f"no model folder at {str(model)!r}; give a folder that has a config.json"
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{model} has no config.json, so it is not a model folder")
     try:
@@ -191,17 +195,22 @@ def replace_folder(new: Path, old: Path) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing bars and warning that flan is not tied, which is right."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
+    """Keep transformers from drawing bars and warning that flan is not tied, which is right.
+
+    And the Hub's client from telling of each try to reach it: the error that follows says it once.
+    """
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
     library: Any = transformers.utils.logging
     bars = library.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     library.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars:
             library.enable_progress_bar()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["QUANTIZATIONS", "CTranslate2Network", "write_ctranslate2"]
 
 QUANTIZATIONS = ("int8", "float32")
-PAIRS_AT_ONCE = 64
+PAIRS_AT_ONCE = 32
+"""Rows padded together where labels are scored: with more, activations leave the processor's cache."""
+CALL = 8
+"""Batches for each thread in one call: at its end threads wait for the one whose batch is the last."""
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class CTranslate2Network:
             tokens=tokens,
             ids={token: number for number, token in enumerate(tokens)},
             end=int(tokenizer.eos_token_id),
-            batches_at_once=4 * threads,
+            batches_at_once=CALL * threads,
         )
 
     def score(
@@ -69,7 +75,7 @@ class CTranslate2Network:
             [self._spoken(source) for source, _ in pairs],
             [self._spoken(target[:-1]) for _, target in pairs],
             max_input_length=0,
-            max_batch_size=max(batch_size, PAIRS_AT_ONCE),
+            max_batch_size=min(batch_size, PAIRS_AT_ONCE),
         )
         rest = (sum(each.log_probs) for each in found)
         return [[next(rest) for _ in several] for several in targets]
@@ -146,7 +152,21 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     return tokens + [f"<unused_{number}>" for number in range(named, size)]
 
 
+def prefer_avx512(described: str) -> None:
+    """Have CTranslate2 use AVX-512 on an AMD processor that has it, as it does by itself on Intel only.
+
+    `described` is /proc/cpuinfo's text. Without this Zen 4 quantises and normalises in AVX2, which
+    takes 6 to 10 % longer in all. CTranslate2 reads the variable once, when it is first used; one
+    that the user has set stands.
+    """
+    flags = next((x.split() for x in described.splitlines() if x.startswith("flags")), [])
+    if "AuthenticAMD" in described and AVX512.issubset(flags):
+        os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
+
+
 def _library(name: str = "ctranslate2") -> Any:
+    with suppress(OSError):  # no such file but on Linux
+        prefer_avx512(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     try:
         return import_module(name)
     except ImportError as error:

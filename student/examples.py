@@ -171,24 +171,25 @@ def _why_left_out(row: Mapping[str, Any], target: str) -> str | None:
 
 
 def _example(row: Mapping[str, Any], number: int, target: str) -> Example:
-    weight, copies = row.get("weight"), row.get("copies")
-    weight = 1.0 if _is_null(weight) else float(weight)  # type: ignore[arg-type]
-    copies = 1 if _is_null(copies) else int(copies)  # type: ignore[arg-type]
-    if not (math.isfinite(weight) and weight >= 0) or copies < 0:
-        raise InputError(f"row {number}: weight={weight}, copies={copies}; neither may be negative")
-    choices = row.get("choices")
-    choices = None if _is_null(choices) else tuple(choices)  # type: ignore[arg-type]
+    weight, copies = _count(row, "weight", number), _count(row, "copies", number)
+    if copies != int(copies):
+        raise InputError(f"row {number}: copies is {copies!r}; it must be a whole number")
+    choices: Any = row.get("choices")
+    if isinstance(choices, str):
+        raise InputError(
+            f"row {number}: choices is the text {choices!r}; it must be a list of texts"
+        )
     rationale, group, name = row.get("rationale"), row.get("group"), row.get("id")
     confidence = row.get("confidence")  # looked at only by the curriculum
     soft: Any = row.get("label_probs")  # looked at only by the objective that learns from it
     return Example(
         input=_text(row, "input", number),
-        target=_text(row, target, number),
+        target=_first_text(row, target, number),
         rationale=None if _is_null(rationale) else _text(row, "rationale", number).strip() or None,
-        choices=choices,
+        choices=None if _is_null(choices) else tuple(choices),
         label_probs=None if _is_null(soft) else tuple(soft) if _is_list(soft) else (soft,),
         weight=weight,
-        copies=copies,
+        copies=int(copies),
         group=None if _is_null(group) else str(group),
         confidence=float(confidence) if isinstance(confidence, Real) else None,
         split="validation" if row.get("split") == "validation" else "train",
@@ -201,6 +202,22 @@ def _text(row: Mapping[str, Any], column: str, number: int) -> str:
     if not isinstance(value, str):
         raise InputError(f"row {number}: {column} is {value!r}; it must be a text")
     return value
+
+
+def _first_text(row: Mapping[str, Any], column: str, number: int) -> str:
+    """Return the text there; of several references the first, which is the one to be written."""
+    value = row.get(column)
+    several = list(value) if _is_list(value) else []  # type: ignore[call-overload]
+    return _text({column: several[0]} if several else row, column, number)
+
+
+def _count(row: Mapping[str, Any], column: str, number: int) -> float:
+    value = row.get(column)
+    if _is_null(value):
+        return 1.0
+    if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
+        raise InputError(f"row {number}: {column} is {value!r}; it must be a number, 0 or more")
+    return float(value)
 
 
 def _is_list(value: object) -> bool:

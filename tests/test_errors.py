@@ -55,7 +55,7 @@ def write_run(folder: Path, answers: Sequence[tuple[str, str, str, str]] = ()) -
         {
             "id": f"t{i}", "input": f"Review {i}: the {thing} is {gold} all in all.", "split": "test",
             "choices": ["good", "bad"], "gold": gold, "group": None, "source": "reviews.csv",
-            "product": thing, "price": float(i),
+            "product": thing, "price": float(i), "said": f"It is {gold}.",
         }
         for i, (thing, gold, _, _) in enumerate(given)
     ]  # fmt: skip
@@ -120,6 +120,7 @@ def test_numbers_are_sliced_in_quarters_and_ids_not_at_all(tmp_path: Path) -> No
     assert columns["price"].iloc[0] == "lowest quarter"
     assert "id" not in columns
     assert "source" not in columns  # the same everywhere
+    assert "said" not in columns  # what the recorded teacher said, which is no property of the row
 
 
 def test_slices_of_few_rows_are_left_out(tmp_path: Path) -> None:
@@ -370,3 +371,6 @@ def test_the_command_shows_the_analysis_and_writes_it_down(tmp_path: Path) -> No
     read = CliRunner().invoke(main, ["errors", str(run), "--judged", str(tmp_path / "b.csv")])
     assert "0 rows judged" in read.output
     assert "7 rows are not judged yet" in read.output
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Judged blind by a person" in page
+    assert "7 rows are not judged yet" in page

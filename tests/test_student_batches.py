@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -155,6 +157,31 @@ def test_a_split_or_keep_that_could_be_misread_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"weight": "much"}, "row 0: weight is 'much'; it must be a number, 0 or more"),
+        ({"weight": -1.0}, "row 0: weight is -1.0; it must be a number, 0 or more"),
+        ({"copies": "x"}, "row 0: copies is 'x'; it must be a number, 0 or more"),
+        ({"copies": 1.5}, "row 0: copies is 1.5; it must be a whole number"),
+        ({"choices": "positive"}, "row 0: choices is the text 'positive'; it must be a list"),
+        ({"label": ["positive", 3], "input": 7}, "row 0: input is 7; it must be a text"),
+        ({"label": [3]}, "row 0: label is 3; it must be a text"),
+        ({"label": []}, r"row 0: label is \[\]; it must be a text"),
+    ],
+)
+def test_a_cell_of_another_kind_is_named(cell: dict[str, Any], message: str) -> None:
+    row = {"input": "The strap broke on day two.", "label": "negative"}
+    with pytest.raises(InputError, match=message):
+        read_examples([{**row, **cell}])
+
+
+def test_the_first_of_several_references_is_learned() -> None:
+    row = {"input": "What is the capital of the Netherlands?", "gold": ["Amsterdam", "A'dam"]}
+    examples, _ = read_examples([row], target="gold")
+    assert examples[0].target == "Amsterdam"
+
+
+@pytest.mark.parametrize(
     ("rows", "target", "message"),
     [
         ([], "label", "the training data has no rows"),
@@ -164,7 +191,7 @@ def test_a_split_or_keep_that_could_be_misread_is_refused() -> None:
         ([{"input": "a", "gold": float("nan")}], "gold", "all 1 rows .* target='label'"),
         ([{"input": None, "label": "b"}], "label", "row 0: input is None"),
         ([{"input": "a", "label": 3}], "label", "row 0: label is 3"),
-        ([{"input": "a", "label": "b", "weight": -1.0}], "label", "row 0: weight=-1.0"),
+        ([{"input": "a", "label": "b", "weight": -1.0}], "label", "row 0: weight is -1.0"),
         ([{"input": "a", "label": "b", "keep": False}], "label", "no training row is left of 1"),
         ("reviews.csv", "label", "data is a str"),
         ([{"input": "a", "label": "b"}], "teacher", "target='teacher' is not known"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from transformers import ByT5Tokenizer
 
 import student
 from student.checkpoints import save_checkpoint
+from student.ctranslate2_network import prefer_avx512
 
 TEXTS = [*PRAISE, *COMPLAINTS, "Bright. " * 12]
 GOLD = ["positive"] * 4 + ["negative"] * 4 + ["positive"]
@@ -259,6 +261,28 @@ def test_adapters_are_merged_into_the_model_they_name(tmp_path: Path) -> None:
     with torch.no_grad():
         found = merged(input_ids=ids, decoder_input_ids=ids).logits
     assert torch.allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("maker", "lacking", "own", "wanted"),
+    [
+        ("AuthenticAMD", "", None, "AVX512"),
+        ("AuthenticAMD", "", "AVX2", "AVX2"),  # what the user has set stands
+        ("AuthenticAMD", "avx512dq", None, None),
+        ("GenuineIntel", "", None, None),  # CTranslate2 chooses well there by itself
+    ],
+)
+def test_avx512_is_asked_for_where_ctranslate2_would_leave_it(
+    maker: str, lacking: str, own: str | None, wanted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CT2_FORCE_CPU_ISA", "none")  # so that it is put back as it was
+    monkeypatch.delenv("CT2_FORCE_CPU_ISA")
+    if own is not None:
+        monkeypatch.setenv("CT2_FORCE_CPU_ISA", own)
+    has = ("avx2", "avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl")
+    flags = " ".join(flag for flag in has if flag != lacking)
+    prefer_avx512(f"processor\t: 0\nvendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
+    assert os.environ.get("CT2_FORCE_CPU_ISA") == wanted
 
 
 def test_measuring_and_perplexity(trained: Path, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "unclear": ", ".join(results.system_name(key) for key in unclear),
         "no_disagreement": _no_disagreement(files),
         "student_errors": student_errors.read_errors(files),
+        "judged": student_errors.read_judgements(files),
         **_describe_stages(files),
     }
 

@@ -8,9 +8,10 @@ from typing import Any
 from curate.reports.files import RunFiles, read_json
 from curate.reports.texts import as_number, as_percent, clip
 
-__all__ = ["Doubt", "Near", "StudentErrors", "read_errors"]
+__all__ = ["Doubt", "Near", "StudentErrors", "read_errors", "read_judgements"]
 
 _FILE = "errors.json"
+_JUDGED = "judged.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,12 @@ def read_errors(files: RunFiles, most: int = 8) -> StudentErrors | None:
         next=told.get("next", []),
         notes=[str(note) for note in told.get("notes", [])],
     )
+
+
+def read_judgements(files: RunFiles) -> str | None:
+    """What a person's blind comparison of student and teacher came to; None where there is none."""
+    path = files.path / _JUDGED
+    return str(read_json(path)["said"]) if path.exists() else None
 
 
 def _label(near: dict[str, Any]) -> str:
