@@ -206,8 +206,8 @@ def _text(row: Mapping[str, Any], column: str, number: int) -> str:
 
 def _first_text(row: Mapping[str, Any], column: str, number: int) -> str:
     """Return the text there; of several references the first, which is the one to be written."""
-    value = row.get(column)
-    several = list(value) if _is_list(value) else []  # type: ignore[call-overload]
+    value: Any = row.get(column)
+    several = list(value) if _is_list(value) else []
     return _text({column: several[0]} if several else row, column, number)
 
 
@@ -215,9 +215,10 @@ def _count(row: Mapping[str, Any], column: str, number: int) -> float:
     value = row.get(column)
     if _is_null(value):
         return 1.0
-    if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
+    found = float(value) if isinstance(value, Real) else math.nan
+    if not (math.isfinite(found) and found >= 0):
         raise InputError(f"row {number}: {column} is {value!r}; it must be a number, 0 or more")
-    return float(value)
+    return found
 
 
 def _is_list(value: object) -> bool:
