@@ -343,7 +343,7 @@ def prepare(options: argparse.Namespace, place: torch.device) -> tuple[Bench, li
     size = sum(weight.numel() for weight in network.parameters())
     return bench, [
         f"gradients of a batch, dropout off, fp32: they differ by at most {apart:.0e} of the largest entry",
-        f"{options.pairs} pairs of {options.steps} steps each; the first step of each is not counted",
+        f"{options.pairs} pairs of {options.steps} steps each; a step of each beforehand is not counted",
         f"rows: CommonsenseQA's training set with recorded rationales of a teacher, {len(examples):,} rows, "
         f"{sum(encoded.lengths()) / len(examples):.0f} tokens a row in both tasks",
         f"student: flan-t5-small, {size / 1e6:.0f} million weights"

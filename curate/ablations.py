@@ -19,11 +19,17 @@ from curate.ablation_cells import (
     forget_students,
     run_cells,
 )
+from curate.ablation_checks import (
+    FRACTIONS,
+    check_early_stopping,
+    check_options,
+    refuse_beside_vary,
+    refuse_without_vary,
+)
 from curate.ablation_results import conclude
 from curate.ablation_room import jobs_that_fit
 from curate.ablation_rows import Ground, lay_ground, nested_subsets, strata
 from curate.ablation_source import RecipeLike, Source, open_source
-from curate.exceptions import CurateError
 from curate.references import check_models
 from curate.run_folder import RunFolder
 from curate.stages import OnProgress, no_progress
@@ -32,7 +38,6 @@ from curate.teacher_variants import override
 if TYPE_CHECKING:
     import pandas as pd
 
-FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
 #: Seeds that are tried where none are named: the recipe's and those after it.
 SEEDS = 3
 
@@ -121,14 +126,9 @@ def ablate(
         CurateError: If the run has no curated rows, an option cannot be, or every cell fails.
         RecipeError: If the recipe, or a varied key or value, is not good; before anything runs.
     """
-    _check(fractions, seeds, same, validation, jobs)
+    check_options(fractions, seeds, same, validation, jobs)
     source = open_source(recipe, overrides=overrides, run=run, store=store)
-    section = source.recipe.student
-    if section.early_stopping is not None and section.validation_fraction == 0:
-        raise CurateError(
-            f"student.early_stopping is {section.early_stopping}, and students may not see the validation "
-            "rows, which judge them: --set student.validation_fraction=0.1 carves some out of their own rows"
-        )
+    check_early_stopping(source.recipe.student)
     chosen = (
         tuple(seeds) if seeds is not None else tuple(source.recipe.seed + i for i in range(SEEDS))
     )
@@ -141,17 +141,11 @@ def ablate(
     if vary:
         from curate.experiments import run_experiments
 
-        if objectives or students or same != "epochs" or tuple(fractions) != FRACTIONS:
-            raise CurateError(
-                "--fractions, --objective, --student and --same do not go with --vary, which trains on all "
-                "rows: use --set student.objective=..., or --vary student.objective=..."
-            )
-
-        bench = dataclasses.replace(bench, keep=keep_students)
+        refuse_beside_vary(fractions, objectives, students, same)
         found = run_experiments(
             source,
             ground,
-            bench,
+            dataclasses.replace(bench, keep=keep_students),
             folder,
             vary=vary,
             grid=grid,
@@ -160,11 +154,25 @@ def ablate(
             seeds=chosen,
         )
         return Ablation(folder=folder.path, **found)
-    _refuse_without_vary(grid=grid, yes=yes, log_to=log_to)
+    refuse_without_vary(grid=grid, yes=yes, log_to=log_to)
     cells, notes = _plan(
         source, ground, fractions=fractions, seeds=chosen, objectives=objectives, students=students,
         same=same,
     )  # fmt: skip
+    return _train_and_test(source, ground, bench, folder, cells, notes, keep_students=keep_students)
+
+
+def _train_and_test(
+    source: Source,
+    ground: Ground,
+    bench: Bench,
+    folder: RunFolder,
+    cells: Sequence[Cell],
+    notes: Sequence[str],
+    *,
+    keep_students: bool,
+) -> Ablation:
+    """Train every cell that is not finished, read test once, and write what was found."""
     with folder.locked():
         bench, told = _with_room(bench, cells)
         problems = run_cells(bench, cells)
@@ -182,42 +190,6 @@ def ablate(
         notes=facts["notes"],
         problems=problems,
     )
-
-
-def _check(
-    fractions: Sequence[float], seeds: Sequence[int] | None, same: str, validation: float, jobs: int
-) -> None:
-    """Refuse what cannot be, before anything is read."""
-    if (
-        not fractions
-        or not all(0 < f <= 1 for f in fractions)
-        or len(set(fractions)) < len(fractions)
-    ):
-        raise CurateError(
-            f"fractions are {', '.join(f'{f:g}' for f in fractions) or 'none'}: give different parts of the "
-            "training rows, above 0 and at most 1, such as 0.25, 0.5 and 1"
-        )
-    if seeds is not None and (
-        not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds)
-    ):
-        raise CurateError(
-            f"seeds are {', '.join(map(str, seeds)) or 'none'}: give different whole numbers, 0 or more"
-        )
-    if same not in ("epochs", "steps"):
-        raise CurateError(f"same is {same!r}: epochs and steps are known")
-    if not 0 < validation < 1:
-        raise CurateError(f"validation is {validation:g}: give a part of the rows, such as 0.2")
-    if jobs < 1:
-        raise CurateError(f"jobs is {jobs}: give 1 or more")
-
-
-def _refuse_without_vary(**options: Any) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise CurateError(
-            f"{given[0]} belongs to experiments: name what to change with --vary, such as "
-            "--vary student.alpha=0.3,0.5"
-        )
 
 
 def _with_room(bench: Bench, cells: Sequence[Cell]) -> tuple[Bench, list[str]]:

@@ -129,7 +129,7 @@ def report_cascade(
     cheap: datasets.Dataset | pd.DataFrame,
     dear: datasets.Dataset | pd.DataFrame,
     asked: Sequence[int],
-    gold: Sequence[str | None],
+    gold: Sequence[str | Sequence[str] | None],
 ) -> CascadeReport:
     """Account for a cascade: costs against asking the dear teacher everything, and accuracies.
 
@@ -137,7 +137,8 @@ def report_cascade(
         cheap: All rows, labelled by the cheap teacher.
         dear: The rows asked, in the order of ``asked``, labelled by the dear teacher.
         asked: Their places among all rows.
-        gold: A human's label for each of all rows, None where there is none.
+        gold: A human's label for each of all rows, or a list of them of which each is right; None where
+            there is none.
 
     Raises:
         RowsError: If the arguments do not fit together, or a column is missing.
@@ -224,7 +225,8 @@ def _answered(rows: datasets.Dataset) -> int:
     )
 
 
-def _accuracy(said: Sequence[str | None], gold: Sequence[str | None]) -> Accuracy:
+def _accuracy(said: Sequence[str | None], gold: Sequence[str | Sequence[str] | None]) -> Accuracy:
     # A data frame has NaN, not None, where there is no gold label.
-    judged = [(a, b) for a, b in zip(said, gold, strict=True) if isinstance(b, str)]
-    return Accuracy(right=sum(a == b for a, b in judged), rows=len(judged))
+    judged = [(a, b) for a, b in zip(said, gold, strict=True) if isinstance(b, str | list)]
+    right = sum(a == b if isinstance(b, str) else a in b for a, b in judged)
+    return Accuracy(right=right, rows=len(judged))

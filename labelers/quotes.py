@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from labelers.concurrency import run_sync
 from labelers.exchange_log import request_turns
-from labelers.labeling import Calibration, LabelingRun, Mode, Redact, check_fit, prepared
+from labelers.labeling import check_fit, prepared
+from labelers.labeling_run import Calibration, LabelingRun, Mode, Redact
 from labelers.limits import Limits
 from labelers.listening import Explaining, Listener, Measured, PhaseQuote
 from labelers.prices import prices_of

@@ -65,7 +65,7 @@ def return_freed_memory(device: torch.device) -> None:
     """Give freed memory back to the system at every eighth call; on Linux with glibc, for the CPU.
 
     Batches differ in length, so that glibc's heap fills with holes of all sizes and hardly one is
-    used again: training flan-t5-small held 6 GB after a hundred steps. With this it holds 2 to 4 GB.
+    used again: training flan-t5-small held 6 GB after a hundred steps. With this it holds 3 to 5 GB.
     Done after each step or batch it would cost an eighth of the time, as every page has to be cleared anew.
     """
     if device.type == "cpu" and _LIBC is not None and next(_CALLS) % _RETURN_EVERY == 0:

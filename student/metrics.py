@@ -5,38 +5,35 @@ A prediction is a label, or None where none could be read; None counts as wrong.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from student.comparisons import RESAMPLES, difference, interval, mcnemar
 from student.errors import InputError
+from student.metric_table import (
+    METRICS,
+    Metric,
+    check_known,
+    class_statistics,
+    equal_answers,
+    equal_but_for_case,
+    lacks,
+    statistics_of,
+)
 from student.row_statistics import (
     Answers,
     Gold,
     Predictions,
-    Statistics,
     agreement,
-    calibration_error,
     check_lengths,
     class_counts,
     codes,
     correlation,
     is_null,
-    macro_f1_of,
     ratio,
-    reference_perplexity,
-    squared_error,
 )
-from student.set_metrics import (
-    micro_f1_statistics,
-    set_macro_f1_statistics,
-    subset_statistics,
-)
-from student.text_metrics import ROUGE_KINDS, bleu, chrf, rouge
 
 __all__ = [
     "METRICS",
@@ -63,30 +60,14 @@ MOST_INFERRED_LABELS = 50
 ALWAYS = ("accuracy", "macro_f1", "exact_match")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A metric that `evaluate` and a recipe may name.
-
-    `statistics` takes it apart row by row. `needs` is what it cannot do without: `labels` (a closed
-    set), `label_probs`, `same` (a callable) or `reference_losses`; where that is missing the metric is
-    null. `is_share`: from 0 to 1, so that it may be shown in per cent.
-    """
-
-    title: str
-    statistics: Callable[[Answers], Statistics]
-    needs: str | None = None
-    less_is_better: bool = False
-    is_share: bool = True
-
-
 def accuracy(gold: Gold, predictions: Predictions) -> float:
     """Return the share of predictions equal to gold (to one of them, where gold is a list)."""
-    return _right(Answers(gold=gold, predictions=predictions)).all_rows()
+    return equal_answers(Answers(gold=gold, predictions=predictions)).all_rows()
 
 
 def exact_match(gold: Gold, predictions: Predictions) -> float:
     """Return the share equal to gold (or one of several) after folding letter case and spaces."""
-    return _folded(Answers(gold=gold, predictions=predictions)).all_rows()
+    return equal_but_for_case(Answers(gold=gold, predictions=predictions)).all_rows()
 
 
 def value_accuracy(
@@ -107,7 +88,7 @@ def macro_f1(gold: Gold, predictions: Predictions, *, labels: Sequence[str] | No
     every value seen. Labels that occur nowhere are left out of the mean, as scikit-learn does.
     """
     names = _labels(gold, predictions, labels)
-    return _macro_f1(Answers(gold=gold, predictions=predictions, labels=names)).all_rows()
+    return class_statistics(Answers(gold=gold, predictions=predictions, labels=names)).all_rows()
 
 
 def matthews(gold: Gold, predictions: Predictions, *, labels: Sequence[str] | None = None) -> float:
@@ -165,7 +146,7 @@ def bootstrap_interval(
     whole groups are drawn, because sentences of one review are not independent and an interval that
     ignores it is too narrow. `given` is what else the metric needs, as for `evaluate`.
     """
-    found = _statistics(metric, _prepared(gold, predictions, labels, given))
+    found = statistics_of(metric, _prepared(gold, predictions, labels, given))
     return interval(found, groups=groups, level=level, resamples=resamples, seed=seed)
 
 
@@ -190,17 +171,19 @@ def evaluate(
     "n": rows with gold, "unread": of these, predictions that are null or outside the label set,
     "per_class": [...], "confusion": {...}}
 
-    Rows whose gold is null are left out. For free text (gold lists, or no `labels` and more than 50
-    distinct values) "macro_f1" and "confusion" are null and "per_class" is empty. A metric is null
-    too where what it needs is not given: `label_probs` (aligned with `choices`, or with `labels`)
-    for "ece" and "brier", `same(gold, prediction)` for "value", `reference_losses` (see
-    `student.reference_losses`) for "perplexity". `separator` parts an answer that is a set of labels.
+    Rows whose gold is null are left out. Of a list of references in gold the best one counts; with
+    `labels` a row is counted under the one that was answered, else under the first. For free text (no
+    `labels`, and gold lists or more than 50 distinct values) "macro_f1" and "confusion" are null and
+    "per_class" is empty. A metric is null too where what it needs is not given: `label_probs`
+    (aligned with `choices`, or with `labels`) for "ece" and "brier", `same(gold, prediction)` for
+    "value", `reference_losses` (see `student.reference_losses`) for "perplexity". `separator` parts
+    an answer that is a set of labels; for such metrics a list in gold is one set.
 
     Raises `InputError` for an unknown metric, for lengths that differ, and where no row has gold.
     """
     check_lengths(gold, predictions)
     for metric in metrics:
-        _known(metric)
+        check_known(metric)
     if groups is not None and len(groups) != len(gold):
         raise InputError(f"{len(groups)} groups for {len(gold)} rows; give one per row")
     rows = [i for i, answer in enumerate(gold) if not is_null(answer)]
@@ -225,8 +208,8 @@ def evaluate(
     clusters, names = kept(groups), answers.labels
     found: dict[str, Any] = {}
     for metric in dict.fromkeys((*ALWAYS, *metrics)):
-        if not _lacks(metric, answers):
-            statistics = _statistics(metric, answers)
+        if not lacks(metric, answers):
+            statistics = statistics_of(metric, answers)
             low, high = interval(statistics, groups=clusters, seed=seed)
             found[metric] = {"value": statistics.all_rows(), "low": low, "high": high}
         else:
@@ -269,9 +252,9 @@ def compare(
     names = labels if labels is not None else _labels_or_text(gold, [*first, *second], None)
     one = _prepared(gold, first, names, first_given or {})
     two = _prepared(gold, second, names, second_given or {})
-    statistics = _statistics(metric, one), _statistics(metric, two)
+    statistics = statistics_of(metric, one), statistics_of(metric, two)
     found = difference(*statistics, groups=groups, level=level, resamples=resamples, seed=seed)
-    right = [(_right(answers).rows[:, 0] > 0).tolist() for answers in (one, two)]
+    right = [(equal_answers(answers).rows[:, 0] > 0).tolist() for answers in (one, two)]
     return {
         "metric": metric,
         "first": statistics[0].all_rows(),
@@ -280,87 +263,6 @@ def compare(
         "n": len(gold),
         "mcnemar": mcnemar(*right),
     }
-
-
-def _right(answers: Answers) -> Statistics:
-    return agreement(answers, lambda gold, said: gold == said)
-
-
-def _folded(answers: Answers) -> Statistics:
-    return agreement(answers, lambda gold, said: _plain(gold) == _plain(said))
-
-
-def _by_value(answers: Answers) -> Statistics:
-    assert answers.same is not None
-    return agreement(answers, answers.same)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _macro_f1(answers: Answers) -> Statistics:
-    counts = class_counts(answers.gold, answers.predictions, answers.labels or ())
-    return Statistics(rows=counts, value=macro_f1_of)
-
-
-METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(title="accuracy", statistics=_right),
-    "macro_f1": Metric(title="macro-F1", statistics=_macro_f1, needs="labels"),
-    "mcc": Metric(title="MCC", statistics=correlation, needs="labels", is_share=False),
-    "exact_match": Metric(title="exact match", statistics=_folded),
-    "value": Metric(title="equal value", statistics=_by_value, needs="same"),
-    "ece": Metric(
-        title="ECE", statistics=calibration_error, needs="label_probs", less_is_better=True
-    ),
-    "brier": Metric(
-        title="Brier score",
-        statistics=squared_error,
-        needs="label_probs",
-        less_is_better=True,
-        is_share=False,
-    ),
-    **{
-        kind: Metric(title=f"ROUGE-{kind[5:]}", statistics=functools.partial(rouge, kind=kind))
-        for kind in ROUGE_KINDS
-    },
-    "bleu": Metric(title="BLEU", statistics=bleu),
-    "chrf": Metric(title="chrF", statistics=chrf),
-    "micro_f1": Metric(title="micro-F1 (sets)", statistics=micro_f1_statistics),
-    "set_macro_f1": Metric(title="macro-F1 (sets)", statistics=set_macro_f1_statistics),
-    "subset_accuracy": Metric(title="whole set right", statistics=subset_statistics),
-    "perplexity": Metric(
-        title="perplexity of gold",
-        statistics=reference_perplexity,
-        needs="reference_losses",
-        less_is_better=True,
-        is_share=False,
-    ),
-}
-"""The metrics that `evaluate`, `compare` and a recipe's `task.metrics` may name."""
-
-
-def _known(metric: str) -> Metric:
-    if metric not in METRICS:
-        raise InputError(f"metric {metric!r} is not known; allowed: {', '.join(METRICS)}")
-    return METRICS[metric]
-
-
-def _lacks(metric: str, answers: Answers) -> str | None:
-    """What the metric needs and is not there, or None."""
-    needs = METRICS[metric].needs
-    given = None if needs is None else getattr(answers, needs)
-    if needs is None or (given is not None and needs != "label_probs"):
-        return None
-    return needs if given is None or all(is_null(p) for p in given) else None
-
-
-def _statistics(metric: str, answers: Answers) -> Statistics:
-    _known(metric)
-    lacking = _lacks(metric, answers)
-    if lacking:
-        raise InputError(f"metric {metric!r} needs {lacking}, which is not given")
-    return METRICS[metric].statistics(answers)
 
 
 def _prepared(

@@ -1,13 +1,19 @@
-"""What a training came to."""
+"""What a training came to: its log, and the numbers a caller asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["TrainingResult", "result_of"]
+from student.examples import blank_rows_notes
+
+if TYPE_CHECKING:
+    from student.training_loop import Training
+    from student.training_state import TrainingState
+
+__all__ = ["TrainingResult", "history_of", "result_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +24,8 @@ class TrainingResult:
     steps; `best_epoch` is the epoch whose weights were kept; `left_out` and `truncated` count rows
     not trained on and rows cut at a token limit. `micro_batch` is how many rows went through the
     network at a time, fewer than `batch_size` where memory ran out; `resumed_from` is the step that
-    a checkpoint was taken up after, else 0; `notes` are sentences about both, for a person.
+    a checkpoint was taken up after, else 0; `notes` are sentences about both, and about blank rows,
+    for a person.
     """
 
     output: Path
@@ -38,6 +45,30 @@ class TrainingResult:
     resumed_from: int
     notes: Sequence[str]
     history: Mapping[str, Any]
+
+
+def history_of(training: Training, state: TrainingState, *, seconds: float) -> dict[str, Any]:
+    """Return what history.json holds; `seconds` are those of all processes that took part in turn."""
+    return {
+        "steps": state.steps,
+        "epochs": state.epochs,
+        "best_epoch": state.best_epoch or len(state.epochs),
+        "truncated": training.encoded.truncated,
+        "left_out": training.left_out,
+        "rows": len(training.encoded.order),
+        "validation_rows": len(training.validation),
+        "options": training.options,
+        "precision": training.precision,
+        "device": str(training.place),
+        "processes": training.processes.count,
+        "micro_batch": state.micro_batch,
+        "resumed_from": state.resumed_from,
+        "notes": [
+            *blank_rows_notes(training.left_out, training.student.settings["target"]),
+            *state.notes,
+        ],
+        "seconds": round(seconds, 2),
+    }
 
 
 def result_of(output: Path, history: Mapping[str, Any]) -> TrainingResult:

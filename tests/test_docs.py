@@ -26,7 +26,7 @@ from tiny_student import tiny_folder
 import curate
 import filters
 import labelers
-import student.training
+import student.training_preparation
 from curate import assets
 from curate.cli import main
 from curate.recipe import (
@@ -271,12 +271,12 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setattr(labelers, "LlamaCpp", lambda **_: ScriptedTeacher(by_the_words))
     monkeypatch.setattr(assets, "resolve", lambda reference, kind, **_: str(tiny))
     monkeypatch.setattr(assets, "load_data", lambda name, **_: pd.DataFrame(review_rows()))
-    load = student.training.load_checkpoint
+    load = student.training_preparation.load_checkpoint
 
     def load_checkpoint(model: str | Path) -> Any:
         return load(model if Path(model).is_dir() else tiny)
 
-    monkeypatch.setattr(student.training, "load_checkpoint", load_checkpoint)
+    monkeypatch.setattr(student.training_preparation, "load_checkpoint", load_checkpoint)
     yield tmp_path
     torch.set_num_threads(before)
 

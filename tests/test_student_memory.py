@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_student import review_rows, tiny_folder
 
 import student
-import student.training
+import student.training_preparation
 from student.objective_choice import choose_objective
 
 
@@ -38,7 +38,7 @@ def room_for(rows: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> li
 
         return cramped
 
-    monkeypatch.setattr(student.training, "choose_objective", choose)
+    monkeypatch.setattr(student.training_preparation, "choose_objective", choose)
     return seen
 
 

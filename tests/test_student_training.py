@@ -183,7 +183,7 @@ def test_validation_rows_come_from_train_and_never_from_test(
         seen.extend(validation)
         return found
 
-    monkeypatch.setattr("student.training.validate", validate)
+    monkeypatch.setattr("student.training_loop.validate", validate)
     result = train(base, tmp_path / "s", rows=[*rows, *secret], validation_fraction=0.25)
     assert result.history["validation_rows"] == len(seen) == 8
     assert (
