@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
+import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -62,14 +63,33 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def return_freed_memory(device: torch.device) -> None:
-    """Give freed memory back to the system at every eighth call; on Linux with glibc, for the CPU.
+    """Give freed memory back to the system where this process holds more than a quarter of all there is.
 
-    Batches differ in length, so that glibc's heap fills with holes of all sizes and hardly one is
-    used again: training flan-t5-small held 6 GB after a hundred steps. With this it holds 3 to 5 GB.
-    Done after each step or batch it would cost an eighth of the time, as every page has to be cleared anew.
+    For the CPU, on Linux with glibc. Batches differ in length, so that glibc's heap fills with holes
+    of all sizes and hardly one is used again: training flan-t5-small with rationales needs 3.5 GB
+    in a step, and holds 7 GB after eight. Giving it back after each step would cost an eighth
+    of the time, as every page has to be cleared anew.
     """
-    if device.type == "cpu" and _LIBC is not None and next(_CALLS) % _RETURN_EVERY == 0:
+    if device.type == "cpu" and _LIBC is not None and _memory_held() > _MEMORY / 4:
         _LIBC.malloc_trim(0)
+
+
+def _memory_held() -> int:
+    """Return the bytes of memory that this process has now (its resident set)."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:  # a sandbox without /proc
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _memory() -> int:
+    """Return the bytes of memory that there are: the machine's, or fewer where a container has a limit."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such limit: no file, or "max"
+        return found
 
 
 def _libc() -> ctypes.CDLL | None:
@@ -81,5 +101,4 @@ def _libc() -> ctypes.CDLL | None:
 
 
 _LIBC = _libc()
-_CALLS = itertools.count()
-_RETURN_EVERY = 8
+_MEMORY = _memory() if _LIBC is not None else 0

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import student
-from student.devices import autocast, resolve_device, resolve_precision
+from student import devices
+from student.devices import (
+    autocast,
+    resolve_device,
+    resolve_precision,
+    return_freed_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -58,3 +66,23 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert resolve_device("auto") == CPU
     with pytest.raises(student.InputError, match="torch sees no CUDA device; use device='auto'"):
         resolve_device("cuda:1")
+
+
+@pytest.mark.parametrize(("memory", "given_back"), [(10_000_000_000, 0), (7_000_000_000, 1)])
+def test_freed_memory_is_given_back_where_a_quarter_of_it_is_held(
+    monkeypatch: pytest.MonkeyPatch, memory: int, given_back: int
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(devices, "_LIBC", SimpleNamespace(malloc_trim=calls.append))
+    monkeypatch.setattr(devices, "_MEMORY", memory)
+    monkeypatch.setattr(devices, "_memory_held", lambda: 2_000_000_000)
+    return_freed_memory(CPU)
+    assert len(calls) == given_back
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own account of memory")
+def test_the_memory_that_is_held_is_counted_in_bytes() -> None:
+    before = devices._memory_held()
+    block = bytearray(b"x" * 200_000_000)
+    assert 150_000_000 < devices._memory_held() - before < 400_000_000
+    assert len(block) < devices._memory() < 2**50
