@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from curate.ablation_room import check_disk, count_parameters, folder_bytes
 from curate.exceptions import CurateError
 from curate.recipe import Recipe
-from curate.references import files_mark, white_box_teacher
+from curate.references import check_students, files_mark, white_box_teacher
 from curate.run_folder import RunFolder, fingerprint, table_hash
 from curate.stages import OnProgress, no_progress, rationales_to_read, train_student
 
@@ -186,7 +186,9 @@ def run_cells(bench: Bench, cells: Sequence[Cell]) -> dict[str, str]:
     for left in (bench.folder / "cells").glob("*.part*"):
         if left not in begun:
             shutil.rmtree(left, ignore_errors=True)
-    if bench.trainer is STUDENT:
+    if bench.trainer is STUDENT and todo:
+        recipes = [cell.recipe for cell in todo]
+        check_students(recipes, bench.base, lambda event: bench.tell("assets", event))
         models = [cell.recipe.student.model for cell in todo]
         check_disk(bench.folder, models, bench.base, at_once=None if bench.keep else bench.jobs)
     problems: dict[str, str] = {}

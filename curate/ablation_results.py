@@ -13,6 +13,7 @@ from curate.ablation_curves import Point, learn
 from curate.ablation_rows import Ground
 from curate.ablation_scores import Judge, Scores, make_judge, score_points
 from curate.ablation_source import Source
+from curate.gold import references_of
 from curate.recipe import Recipe
 from curate.run_folder import RunFolder
 
@@ -140,7 +141,8 @@ def _rivals(
     import student
 
     column = "gold" if recipe.student.target == "gold" else "label"
-    labels, inputs = ground.training[column].tolist(), rows["input"].tolist()
+    labels = [references_of(each)[0] for each in ground.training[column]]
+    inputs = rows["input"].tolist()
     common: dict[str, Any] = {"labels": recipe.task.labels}
     if recipe.task.choices is not None:
         common = {"choices": [list(c) for c in rows["choices"]]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.exceptions import CurateError
 from curate.generation import GENERATED
+from curate.gold import first_gold
 from curate.splits import normalised, with_twins
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def strata(rows: pd.DataFrame, recipe: Recipe) -> tuple[list[str], str]:
         name = "cluster"
     else:
         return [""] * len(rows), ""
-    return [str(value) for value in rows[name]], name
+    if name == "cluster":
+        return [str(value) for value in rows[name]], name
+    return [str(first_gold(value)) for value in rows[name]], name
 
 
 def nested_subsets(

@@ -102,7 +102,7 @@ _MEANING = {
     "label_probs": "the teacher's probabilities, in the order of `choices`",
     "label_source": "where the probabilities come from; `review` where a person gave the label",
     "confidence": "probability of `label`, calibrated where that was possible",
-    "gold": "the human label, null where there is none; judge by it in test rows",
+    "gold": "the human label, or a list of them, each right; null without one; judge by it in test rows",
     "group": "rows of one group are in one split",
     "source": "where the row comes from",
     "cluster": "number of its cluster by meaning, the largest being 0; train rows only",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import filters
 import labelers
 from curate.exceptions import CurateError
+from curate.gold import first_gold
 from curate.recipe import Recipe
 from curate.recipe_teachers import AskedSection
 from curate.references import resolve_model
@@ -96,7 +97,7 @@ def _with_written(
         )
     budget = section.budget
     written = labelers.write_demonstrations(
-        rows[["id", "input", "choices", "gold"]],
+        rows[["id", "input", "choices"]].assign(gold=rows["gold"].map(first_gold)),
         task,
         teacher,
         wanted=section.demonstrations.written,

@@ -56,6 +56,7 @@ def dry_run(recipe: Path, *, overrides: Sequence[str] = (), store: Path | None =
     recorded = getattr(checked.teacher, "column", None)
     examples = load_examples(
         checked.data, checked.task.task(), folder=base, seed=checked.seed,
+        separator=checked.task.separator,
         keep_columns=(recorded,) if recorded else (),
     )  # fmt: skip
     splits = {str(name): int(n) for name, n in examples["split"].value_counts().items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.exceptions import CurateError
+from curate.gold import shown_gold
 from curate.recipe import Recipe
 from curate.run_folder import RunFolder
 from curate.teacher_scores import are_right
@@ -39,10 +40,11 @@ def judged_rows(
 ) -> pd.DataFrame:
     """The run's test rows that have a gold label, one line each, in their order.
 
-    Columns: ``id``, ``input``, ``choices``, ``gold``, ``group``, ``prediction`` and ``confidence`` (the
-    system's), ``teacher`` and ``teacher_confidence``, ``right``, ``teacher_right``, ``kind`` (see `KINDS`),
-    ``characters``, and the data's own columns. ``whole`` says that the folder is known to be of one piece,
-    though its run.json is still to be written.
+    Columns: ``id``, ``input``, ``choices``, ``gold`` (one text: several references with a stroke between
+    them), ``group``, ``prediction`` and ``confidence`` (the system's), ``teacher`` and
+    ``teacher_confidence``, ``right``, ``teacher_right``, ``kind`` (see `KINDS`), ``characters``, and the
+    data's own columns. ``whole`` says that the folder is known to be of one piece, though its run.json is
+    still to be written.
 
     Raises:
         CurateError: If the run has no predictions of that system.
@@ -67,6 +69,7 @@ def judged_rows(
     gold = rows["gold"].tolist()
     rows["right"] = are_right(_texts(rows["prediction"].tolist()), gold, recipe)
     rows["teacher_right"] = are_right(_texts(rows["teacher"].tolist()), gold, recipe)
+    rows["gold"] = [shown_gold(each) for each in gold]
     pairs = zip(rows["right"].tolist(), rows["teacher_right"].tolist(), strict=True)
     rows["kind"] = [KINDS[pair] for pair in pairs]
     rows["characters"] = rows["input"].str.len()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.exceptions import CurateError
+from curate.gold import references_of
 from curate.recipe import Recipe
 from curate.scoring import SYSTEMS, choices_of
 from curate.stages import OnProgress, no_progress, rationales_to_read
@@ -62,7 +63,7 @@ def predict_test_rows(
     inputs = test["input"].tolist()
     choices = None if test["choices"].isna().any() else [list(c) for c in test["choices"]]
     answers = {"teacher": test.rename(columns={"label": "prediction"})}
-    labels = kept[column].tolist()
+    labels = [references_of(each)[0] for each in kept[column]]
     common: dict[str, Any] = {"labels": recipe.task.labels}
     if recipe.task.choices is not None:
         common = {"choices": choices}
@@ -92,10 +93,7 @@ def predict_test_rows(
             on_progress=lambda event: on_progress("predict", event),
         )
         if "perplexity" in recipe.task.metrics:
-            read = rationales_to_read(test, recipe)
-            losses = student.reference_losses(
-                folder, inputs, test["gold"].tolist(), rationales=read
-            )
+            losses = _gold_losses(test, folder, rationales_to_read(test, recipe))
             answers[name]["gold_loss"], answers[name]["gold_tokens"] = zip(*losses, strict=True)
     tables = []
     for system in SYSTEMS:
@@ -107,6 +105,26 @@ def predict_test_rows(
                 table[name] = list(values[name]) if name in values.columns else None
             tables.append(table)
     return pd.concat(tables, ignore_index=True), notes
+
+
+def _gold_losses(
+    rows: pd.DataFrame, folder: Path, rationales: list[str | None] | None
+) -> list[tuple[float, int]]:
+    """Loss and tokens of each row's gold; of several references, of the likeliest per token."""
+    import student
+
+    golds = [references_of(gold) for gold in rows["gold"]]
+    places = [i for i, references in enumerate(golds) for _ in references]
+    losses = student.reference_losses(
+        folder,
+        [rows["input"].iloc[i] for i in places],
+        [reference for references in golds for reference in references],
+        rationales=None if rationales is None else [rationales[i] for i in places],
+    )
+    found: list[list[tuple[float, int]]] = [[] for _ in golds]
+    for i, loss in zip(places, losses, strict=True):
+        found[i].append(loss)
+    return [min(each, key=lambda loss: loss[0] / loss[1]) for each in found]
 
 
 def weigh_abstention(labeled: pd.DataFrame, folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -131,7 +149,8 @@ def weigh_abstention(labeled: pd.DataFrame, folder: Path, recipe: Recipe) -> dic
         rationales=rationales_to_read(rows, recipe),
         precision=recipe.student.precision,
     )
-    right = [p == g for p, g in zip(found["prediction"], rows[reference], strict=True)]
+    pairs = zip(found["prediction"], rows[reference], strict=True)
+    right = [said in references_of(gold) for said, gold in pairs]
     table = student.coverage_table(found["confidence"].tolist(), right)
     return {"rows": len(rows), "reference": reference, "table": table}
 

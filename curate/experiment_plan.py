@@ -228,6 +228,7 @@ def _quote(source: Source, recipe: Recipe) -> tuple[bool, list[str]]:
         return True, ["a judge is to be asked about every labelled row, which cannot be quoted"]
     examples = load_examples(
         recipe.data, recipe.task.task(), folder=source.base, seed=recipe.seed,
+        separator=recipe.task.separator,
         keep_columns=tuple(recipe.teacher.columns()),
     )  # fmt: skip
     lines: list[str] = []

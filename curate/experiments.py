@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from curate.ablation_cells import Bench, Cell, forget_students, read_answers, run_cells
+from curate.ablation_cells import STUDENT, Bench, Cell, forget_students, read_answers, run_cells
 from curate.ablation_room import jobs_that_fit
 from curate.ablation_rows import Ground, trainable
 from curate.ablation_scores import compare_paired, make_judge, score_points
@@ -23,6 +23,7 @@ from curate.experiment_plan import (
     make_experiments,
 )
 from curate.recipe import Recipe
+from curate.references import check_students
 from curate.run_folder import RunFolder, fingerprint
 from curate.teacher_scores import SIGNIFICANT, holm
 
@@ -95,6 +96,9 @@ def run_experiments(
     experiments, notes = make_experiments(source, vary, grid=grid)
     check_trackers(log_to)
     ask_leave(source, experiments, yes)
+    if bench.trainer is STUDENT and any(e.differs(source.recipe, ASKED) for e in experiments):
+        recipes = [each.recipe for each in experiments]
+        check_students(recipes, source.base, lambda event: bench.tell("assets", event))
     notes = [*source.notes, *notes]
     problems: dict[str, str] = {}
     with folder.locked():

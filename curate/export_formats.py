@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from curate.exceptions import CurateError
 from curate.export_rows import SLIM, CuratedSet, column_of, rows_of
+from curate.gold import first_gold
 from labelers.prompts import ANSWER_MARKER
 
 Answer = Literal["label", "rationale"]
@@ -162,13 +163,6 @@ def has_gold(curated: CuratedSet) -> bool:
     """Whether people labelled any test row."""
     test = curated.splits.get("test")
     return test is not None and "gold" in test.column_names and test["gold"].null_count < len(test)
-
-
-def first_gold(gold: Any) -> str | None:
-    """The human label; of several references the first."""
-    if isinstance(gold, list):
-        return gold[0] if gold else None
-    return gold if gold is None else str(gold)
 
 
 def copies_of(row: Mapping[str, Any]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import labelers
 from curate.exceptions import CurateError
+from curate.gold import first_gold
 from curate.sources import _beside, _examples, _refuse_what_cannot_be_written, _with_made_ids
 from curate.splits import normalised
 from curate.tables import SourceError, read_table
@@ -137,7 +138,7 @@ def seed_rows(
     """
     rows = examples[examples["split"] == "train"]
     if labelled is None:
-        label, by = rows["gold"], "gold"
+        label, by = rows["gold"].map(first_gold), "gold"
     else:
         said = dict(zip(labelled["id"], labelled["label"], strict=True))
         label, by = rows["id"].map(said), "label"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import labelers
 from curate.demonstrations import choose_demonstrations
 from curate.exceptions import CurateError
+from curate.gold import nearest_gold
 from curate.recipe import Recipe
 from curate.recipe_teachers import (
     AskedSection,
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 #: Receives the stage's name and an event: ``done``, ``total`` and whatever else the stage tells.
 OnProgress = Callable[[str, Mapping[str, Any]], None]
+
+_MORE_BUDGET = "Raise teacher.budget, and run the same command again: nothing is paid twice"
+_OTHER_PROMPT = (
+    "See to the task's instruction and labels, or to the teacher: `curate label RECIPE --dry-run` shows "
+    "what it is asked, and `curate log list` what it said"
+)
 
 
 def label_rows(
@@ -70,8 +77,8 @@ def label_rows(
     if len(errors) == len(frame):
         spent = errors.str.startswith("budget:").all()
         raise CurateError(
-            f"no row of {len(frame)} was labelled; the first error is: {errors.iloc[0]}"
-            + ("" if spent else ". See to the task's instruction and labels, or to the teacher")
+            f"no row of {len(frame)} was labelled; the first error is: {errors.iloc[0]}. "
+            + (_MORE_BUDGET if spent else _OTHER_PROMPT)
         )
     kinds = Counter(error.split(":", 1)[0] for error in errors)
     others = [error for error in errors if not error.startswith("budget:")]
@@ -218,7 +225,10 @@ class _Stage:
             return labelled
         calibrated, report = labelers.calibrate(
             labelled,
-            [gold if isinstance(gold, str) else None for gold in examples["gold"]],
+            [
+                nearest_gold(g, said)
+                for g, said in zip(examples["gold"], labelled["label"], strict=True)
+            ],
             method=method,
             labels=task.labels,
             fit_on=(examples["split"] == "train").tolist(),
@@ -282,7 +292,7 @@ class _Stage:
             return cheap
         dear = self.one(section.dear, task, asked)
         self._tell_of_failures(dear)
-        gold = [g if isinstance(g, str) else None for g in self.examples["gold"]]
+        gold = [g if isinstance(g, str | list) else None for g in self.examples["gold"]]
         report = labelers.report_cascade(cheap, dear, asked, gold)
         self.facts["cascade"] = _plain(dataclasses.asdict(report))
         self.notes.append(_cascade_note(report))

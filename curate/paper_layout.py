@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curate.exceptions import CurateError
-from curate.export_formats import Written, copies_of, first_gold, has_gold, has_weights, json_line
+from curate.export_formats import Written, copies_of, has_gold, has_weights, json_line
 from curate.export_rows import CuratedSet, rows_of
+from curate.gold import first_gold
 
 Dataset = Literal["cqa", "svamp", "esnli", "anli1"]
 _NAMES = {"train": "train", "validation": "valid", "test": "test"}

@@ -22,7 +22,7 @@ from curate.labeling import label_rows
 from curate.model_scores import unsettled
 from curate.recipe import Recipe, load_recipe, parse_recipe
 from curate.recipe_filters import Texts
-from curate.references import check_models, files_mark, white_box_teacher
+from curate.references import check_models, check_students, files_mark, white_box_teacher
 from curate.row_writing import write_rows
 from curate.run_facts import run_facts
 from curate.run_folder import RunFolder, fingerprint, table_hash
@@ -103,6 +103,7 @@ class _Pipeline:
         self.tables = tables
         self.tell = on_progress
         self.stages: dict[str, dict[str, Any]] = {}
+        self.trains = False
 
     def stage(
         self,
@@ -122,6 +123,10 @@ class _Pipeline:
         if info is not None and settled(info):
             self.stages[name] = info | {"reused": True}
         else:
+            if self.trains and name != "predictions":
+                # Before anything is paid for; a run that reuses all its stages need not wait for torch.
+                check_students([self.recipe], self.base, lambda event: self.tell("assets", event))
+                self.trains = False
             self.tell(name, {"state": "begun"})
             # What concluded a former run does not hold for files that are about to change.
             self.run.remove("run.json")
@@ -136,6 +141,7 @@ class _Pipeline:
     def go(self, until: str) -> None:
         """Run the stages in order, ``until`` being the last."""
         check_models(self.recipe, self.base)
+        self.trains = until in ("student", "predictions")
         for name in _UNTIL[: _UNTIL.index(until) + 1]:
             getattr(self, name)()
 
@@ -149,6 +155,7 @@ class _Pipeline:
             folder=self.base,
             seed=recipe.seed,
             keep_columns=tuple(recipe.teacher.columns()),
+            separator=recipe.task.separator,
             **self.tables,
         )
         notes = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,6 +67,53 @@ def check_models(recipe: Recipe, base: Path) -> None:
         built_in = reference in assets.built_in_names(kind)
         if reference is not None and not built_in and not reference.startswith("hf:"):
             resolve_model(reference, kind, base)
+
+
+def check_students(
+    recipes: Iterable[Recipe],
+    base: Path,
+    on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """See that what is to be trained can be loaded, before the teacher is asked: this loads torch.
+
+    Of a model that lies here or on the Hub, config and tokenizer are read; a built-in one is fetched now
+    instead of later. A white-box teacher must have the student's tokens.
+
+    Raises:
+        curate.assets.AssetError: If a built-in model cannot be fetched.
+        student.CheckpointError, student.InputError: If one cannot be loaded, or the two do not go together.
+    """
+    from student.checkpoints import read_checkpoint
+    from student.white_box import check_same_tokenizer
+
+    seen = set()
+    for recipe in recipes:
+        model, teacher = recipe.student.model, white_box_teacher(recipe)
+        if (what := (model, teacher, recipe.student.label_prefix)) in seen:
+            continue
+        seen.add(what)
+        config, tokenizer = read_checkpoint(resolve_model(model, "student", base, on_progress))
+        if teacher is not None:
+            folder = _here(resolve_model(teacher, "student", base, on_progress))
+            _check_prefix(recipe, folder)
+            texts = [recipe.task.instruction, *(recipe.task.labels or ())]
+            check_same_tokenizer(*read_checkpoint(folder), config, tokenizer, texts)
+
+
+def _here(model: str) -> str:
+    """The snapshot that a folder of the Hub's cache stands for; anything else as it is."""
+    from student.loading import find_folder
+
+    return str(find_folder(model)) if Path(model).is_dir() else model
+
+
+def _check_prefix(recipe: Recipe, teacher: str) -> None:
+    """See that student and teacher read the same input; of a Hub id it is seen when it is fetched."""
+    from student.white_box import WhiteBox
+    from student.white_box_training import teachers_prefix
+
+    if Path(teacher).is_dir():
+        teachers_prefix(WhiteBox(teacher=teacher), recipe.student.label_prefix)
 
 
 def white_box_teacher(recipe: Recipe) -> str | None:

@@ -108,7 +108,7 @@ class RunFolder:
 
         path = self.path / name
         try:
-            return pd.read_parquet(path)
+            frame = pd.read_parquet(path)
         except FileNotFoundError as error:
             raise RunError(
                 f"{path} is not there: the stage that writes it has not been run; `curate run` does all"
@@ -118,6 +118,11 @@ class RunFolder:
             raise RunError(
                 f"{path} cannot be read ({reason}): delete it, and the stage that writes it runs again"
             ) from error
+        if "gold" in frame.columns and frame["gold"].dtype == object:
+            # Several references come back as arrays, which can be neither compared nor written as JSON.
+            golds = [list(v) if hasattr(v, "tolist") else v for v in frame["gold"]]
+            frame["gold"] = pd.Series(golds, dtype=object, index=frame.index)
+        return frame
 
     def _write(self, name: str, write: Any) -> Path:
         path = self.path / name

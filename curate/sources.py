@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filters
+from curate.gold import check_gold, in_one_shape, plain_text, read_gold
 from curate.recipe import DataSection
 from curate.splits import limit_rows, refuse_overlap, split_rows
-from curate.tables import SUFFIXES, SourceError, is_null, read_options, read_table
+from curate.tables import SUFFIXES, SourceError, holds_text_alone, is_null, read_options, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +42,7 @@ def load_examples(
     test: Any = None,
     seed: int = 0,
     keep_columns: tuple[str, ...] = (),
+    separator: str | None = None,
 ) -> pd.DataFrame:
     """Read train and test rows into the house's columns, checked.
 
@@ -54,9 +57,12 @@ def load_examples(
         test: Object in memory, in place of ``data.test``.
         seed: For the random split and for ``data.limit``.
         keep_columns: Reserved names that may stay, such as a column of recorded outputs.
+        separator: The recipe's ``task.separator``: a list of gold labels is then one set, written as one
+            text. Without it a list holds several references, each of which is right.
 
     Returns:
         One row per example: id, input, choices, gold, split, group, source, then the other columns.
+        ``gold`` holds texts, or lists of references throughout where some row has several.
 
     Raises:
         SourceError: For the first thing that does not fit, naming source, row and remedy.
@@ -71,10 +77,11 @@ def load_examples(
         place = _beside(source, folder) if isinstance(source, str) else source
         label = source if isinstance(source, str) else "memory"
         table = read_table(place, encoding=data.encoding, split=split)
-        tables.append(
-            _examples(table, data, task, split if "test" in sources else None, label, keep_columns)
-        )
+        how = {"separator": separator, "as_json": holds_text_alone(place)}
+        side = split if "test" in sources else None
+        tables.append(_examples(table, data, task, side, label, keep_columns, how))
     frame = pd.concat(tables, ignore_index=True)
+    frame["gold"] = pd.Series(in_one_shape(frame["gold"].tolist()), dtype=object)
     _refuse_what_cannot_be_written(frame)
     frame["id"] = _with_made_ids(frame)
     if "test" not in sources:
@@ -97,6 +104,7 @@ def _examples(
     split: str | None,
     source: str,
     keep_columns: tuple[str, ...],
+    gold_cells: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     import pandas as pd
 
@@ -114,10 +122,11 @@ def _examples(
     if task.choices and task.choices in names:
         choices = [_options(v, i, task, source) for i, v in enumerate(table[task.choices])]
     inputs = _render(table, names, data, task, source, choices)
-    golds: list[str | None] = [None] * len(table)
-    if gold is not None:
-        golds = [_gold(v, i, data, source) for i, v in enumerate(table[gold])]
-    _check_golds(golds, choices, data, source)
+    golds: list[Any] = [None] * len(table)
+    for i, value in enumerate(() if gold is None else table[gold]):
+        cell = f"{source}, row {i + 1}: data.gold ({gold!r})"
+        golds[i] = read_gold(value, cell, **(gold_cells or {}))
+        check_gold(golds[i], choices[i], cell)
     frame = pd.DataFrame(
         {
             "id": pd.Series(_given_ids(table, names, data, source), dtype=object),
@@ -126,7 +135,7 @@ def _examples(
             "gold": pd.Series(golds, dtype=object),
             "split": pd.Series(_own_split(table, names, split, source), dtype=object),
             "group": pd.Series(
-                [_plain(v) for v in table[data.group]] if data.group else [None] * len(table),
+                [plain_text(v) for v in table[data.group]] if data.group else [None] * len(table),
                 dtype=object,
             ),
             "source": source,
@@ -159,7 +168,7 @@ def _own_split(
     """What the data's own column says; where test rows are named apart, it must not contradict."""
     if "split" not in names:
         return [split] * len(table)
-    own = [_plain(v) for v in table["split"]]
+    own = [plain_text(v) for v in table["split"]]
     if split is None:
         if None in own and any(own):
             raise SourceError(
@@ -241,23 +250,6 @@ def _is_whole(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _plain(value: Any) -> str | None:
-    if is_null(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _gold(value: Any, i: int, data: DataSection, source: str) -> str | None:
-    if hasattr(value, "__len__") and not isinstance(value, str):
-        raise SourceError(
-            f"{source}, row {i + 1}: data.gold ({data.gold!r}) is {str(value)[:80]!r}: one label is needed"
-        )
-    text = _plain(value)
-    return None if text is None or not text.strip() else text
-
-
 def _options(value: Any, i: int, task: labelers.Task, source: str) -> list[str]:
     options = read_options(value) or []
     problem = "" if len(options) >= 2 else "must hold a list of at least two options"
@@ -268,22 +260,13 @@ def _options(value: Any, i: int, task: labelers.Task, source: str) -> list[str]:
     return options
 
 
-def _check_golds(golds: list[Any], choices: list[Any], data: DataSection, source: str) -> None:
-    for i, (gold, allowed) in enumerate(zip(golds, choices, strict=True)):
-        if gold is not None and allowed is not None and gold not in allowed:
-            raise SourceError(
-                f"{source}, row {i + 1}: data.gold ({data.gold!r}) is {gold!r}, which is not one of "
-                f"{allowed}: correct the row or add the label to task.labels"
-            )
-
-
 def _given_ids(
     table: pd.DataFrame, names: list[str], data: DataSection, source: str
 ) -> list[str | None]:
     column = data.id or ("id" if "id" in names else None)
     if column is None:
         return [None] * len(table)
-    given = [_plain(v) for v in table[column]]
+    given = [plain_text(v) for v in table[column]]
     missing = [i for i, value in enumerate(given) if not value]
     if missing:
         raise SourceError(

@@ -214,7 +214,7 @@ def train_student(
         dropped = ", ".join(f"{reason} dropped {count}" for reason, count in counts.items())
         raise CurateError(
             f"no training row is left of {int(counts.sum())}: {dropped}. Loosen the filters or see to "
-            "the teacher's labels"
+            "the teacher's labels, and run the same command again: what was labelled is kept"
         )
     if target != "gold":
         rows = rows.drop(columns=["gold"])
@@ -286,10 +286,15 @@ def check_student(recipe: Recipe, examples: pd.DataFrame) -> None:
         examples: The examples.
 
     Raises:
-        CurateError: If there will be no rows to validate on.
+        CurateError: If there will be no rows to validate on, or no gold label to learn.
         student.InputError: If a library is missing.
     """
     section = recipe.student
+    if section.target == "gold" and examples.loc[examples["split"] == "train", "gold"].isna().all():
+        raise CurateError(
+            "student.target is 'gold', and no train row has a gold label: name its column in data.gold, or "
+            "learn the teacher's labels with --set student.target=label"
+        )
     validated = section.validation_fraction > 0 or (examples["split"] == "validation").any()
     if section.early_stopping is not None and not validated:
         raise CurateError(

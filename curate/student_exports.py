@@ -144,7 +144,8 @@ def _rows(
 
 
 def _golds(table: pd.DataFrame, column: str) -> list[str | None] | None:
-    found = [None if is_null(value) else str(value) for value in table[column]]
+    firsts = [next(iter(v), None) if isinstance(v, list) else v for v in table[column]]
+    found = [None if is_null(value) else str(value) for value in firsts]
     return found if any(value is not None for value in found) else None
 
 

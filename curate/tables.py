@@ -338,6 +338,15 @@ def is_null(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
+def holds_text_alone(source: Any) -> bool:
+    """Whether the cells of a source can be nothing but text: a .csv or .tsv file, or a folder with one."""
+    if not isinstance(source, str):
+        return False
+    path = Path(source).expanduser()
+    names = [each.name for each in path.rglob("*")] if path.is_dir() else [path.name]
+    return any(name.removesuffix(".gz").endswith((".csv", ".tsv")) for name in names)
+
+
 def read_options(value: Any) -> list[str] | None:
     """A cell's list of options, which text formats hold as JSON; None if it is none."""
     if isinstance(value, str):

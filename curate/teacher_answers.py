@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import filters
 import labelers
 from curate.exceptions import CurateError
+from curate.gold import nearest_gold
 from curate.labeling import label_rows
 from curate.recipe import Recipe
 from curate.recipe_teachers import AskedSection, CascadeSection, EnsembleSection
@@ -197,9 +198,11 @@ def _out_of_fold(labelled: pd.DataFrame, recipe: Recipe, method: Any) -> pd.Data
     changed: dict[str, list[Any]] = {
         name: list(labelled[name]) for name in ("label", "label_probs", "confidence")
     }
+    pairs = zip(labelled["gold"], labelled["label"], strict=True)
+    golds = [nearest_gold(gold, said) for gold, said in pairs]
     for fold in sorted(set(folds)):
         calibrated, _ = labelers.calibrate(
-            labelled, labelled["gold"].tolist(), method=method, labels=recipe.task.labels,
+            labelled, golds, method=method, labels=recipe.task.labels,
             fit_on=[each != fold for each in folds], seed=recipe.seed,
         )  # fmt: skip
         frame = calibrated.to_pandas()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from curate.gold import shown_gold
+
 if TYPE_CHECKING:
     from curate.teacher_trials import Trials
 
@@ -144,7 +146,7 @@ def _wrong(row: Mapping[str, Any]) -> str:
     said = row["label"] if row["label"] is not None else row["error"] or "nothing"
     sure = "" if row["confidence"] is None else f" ({row['confidence']:.2f})"
     return (
-        f"  gold {_words(row['gold'], 40)}, said {_words(said, 60)}{sure}: "
+        f"  gold {_words(shown_gold(row['gold']), 40)}, said {_words(said, 60)}{sure}: "
         f"{_words(row['input'], _SHOWN)}"
     )
 

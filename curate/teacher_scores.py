@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import labelers
+from curate.gold import references_of
 from curate.recipe import Recipe
 from labelers.tasks import plain
 
@@ -140,8 +141,10 @@ def _asked(recipe: Recipe) -> list[Any]:
     return list(recipe.teacher.asked())
 
 
-def are_right(said: Sequence[str | None], gold: Sequence[str], recipe: Recipe) -> NDArray[np.bool_]:
-    """Which answers are right.
+def are_right(
+    said: Sequence[str | None], gold: Sequence[str | list[str]], recipe: Recipe
+) -> NDArray[np.bool_]:
+    """Which answers are right; where gold is a list of references, by any of them.
 
     A label must be the gold one. A free text counts by its letters, without case and without
     punctuation at its edges; a number or an equation also by its value.
@@ -161,8 +164,10 @@ def are_right(said: Sequence[str | None], gold: Sequence[str], recipe: Recipe) -
             return one == two
         return plain(label) == plain(known) or (valued and labelers.same_value(label, known))
 
+    pairs = zip(said, gold, strict=True)
     return np.array(
-        [s is not None and fits(s, g) for s, g in zip(said, gold, strict=True)], dtype=bool
+        [s is not None and any(fits(s, known) for known in references_of(g)) for s, g in pairs],
+        dtype=bool,
     )
 
 
@@ -175,8 +180,15 @@ def _calibration(
     told = closed & ~np.isnan(sure) & np.array([s is not None for s in said])
     # Rounding can leave a probability just beyond 1.
     confidences = np.clip(sure[told], 0.0, 1.0)
+    # Of several references the likeliest one counts, as for all else.
     known = [
-        (list(map(float, probabilities)), list(choices).index(gold))
+        (
+            list(map(float, probabilities)),
+            max(
+                map(list(choices).index, references_of(gold)),
+                key=lambda place: probabilities[place],
+            ),
+        )
         for probabilities, choices, gold in zip(
             labelled["label_probs"], labelled["choices"], labelled["gold"], strict=True
         )

@@ -107,6 +107,7 @@ def teacher(
     tell = on_progress or no_progress
     examples = load_examples(
         base.data, base.task.task(), folder=base_folder, seed=base.seed, train=train, test=test,
+        separator=base.task.separator,
         keep_columns=tuple(
             dict.fromkeys(c for v in variants if v.recipe for c in v.recipe.teacher.columns())
         ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from curate.exceptions import CurateError, RecipeError
+from curate.gold import references_of
 from curate.recipe import Recipe, parse_recipe
 from curate.recipe_files import _Loader, may_be_secret
 from curate.recipe_trials import BASE, check_key
@@ -217,7 +218,8 @@ def fit_rows(rows: pd.DataFrame, recipe: Recipe, base: Recipe) -> pd.DataFrame:
     task = recipe.task
     rows = rows.reset_index(drop=True)
     if task.labels != base.task.labels:
-        if task.labels is not None and (strange := set(rows["gold"]) - set(task.labels)):
+        said = {label for gold in rows["gold"] for label in references_of(gold)}
+        if task.labels is not None and (strange := said - set(task.labels)):
             raise CurateError(
                 f"task.labels lacks {sorted(strange)[0]!r}, which gold says of a row: keep the labels of the "
                 "data"

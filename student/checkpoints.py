@@ -21,10 +21,20 @@ from student.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FAMILIES", "check_output", "load_checkpoint", "replace_folder", "save_checkpoint"]
+__all__ = [
+    "FAMILIES",
+    "check_output",
+    "check_reference",
+    "load_checkpoint",
+    "read_checkpoint",
+    "replace_folder",
+    "save_checkpoint",
+]
 
 FAMILIES = ("t5", "mt5", "umt5", "t5gemma")
 """Values of `model_type` that train and predict here; flan-t5, t5-v1_1 and byt5 are `t5`."""
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def load_checkpoint(
@@ -37,6 +47,29 @@ def load_checkpoint(
     Raises `CheckpointError` when nothing loads from there, `InputError` when it is a model of
     another kind.
     """
+    config, tokenizer = read_checkpoint(model)
+    with _load_errors(model), _quiet_transformers():
+        loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            model, **({} if four_bit_on is None else _four_bit(four_bit_on))
+        )
+    loaded.config.decoder_start_token_id = config.decoder_start_token_id
+    if four_bit_on is None:
+        loaded.float()  # weights stay in fp32 whatever the file holds; autocast saves the time
+    else:
+        for weight in loaded.parameters():
+            if weight.is_floating_point():  # weights of four bits are bytes
+                weight.data = weight.data.float()
+    loaded.train(False)
+    return loaded, tokenizer
+
+
+def read_checkpoint(model: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Read a model's config and tokenizer only: whether `load_checkpoint` takes it, in a moment.
+
+    Of a folder it is seen, too, that weights are there. The config says where decoding starts.
+    Raises what `load_checkpoint` raises.
+    """
+    check_reference(model)
     folder = Path(model)
     # A Hub id has one slash at most, and begins with a name.
     is_path = isinstance(model, Path) or model.count("/") > 1 or model[:1] in ("", "/", ".", "~")
@@ -46,18 +79,36 @@ def load_checkpoint(
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{model} has no config.json, so it is not a model folder")
-    try:
-        with _quiet_transformers():
-            config = transformers.AutoConfig.from_pretrained(model)
-            if config.model_type not in FAMILIES:
-                raise InputError(
-                    f"{model} is a {config.model_type!r} model; a student is one of "
-                    f"{', '.join(FAMILIES)}, for example google/flan-t5-small"
-                )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-                model, **({} if four_bit_on is None else _four_bit(four_bit_on))
+    with _load_errors(model), _quiet_transformers():
+        config: Any = transformers.AutoConfig.from_pretrained(model)
+        if config.model_type not in FAMILIES:
+            raise InputError(
+                f"{model} is a {config.model_type!r} model; a student is one of "
+                f"{', '.join(FAMILIES)}, for example google/flan-t5-small"
             )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    if folder.is_dir() and not any(any(folder.glob(name)) for name in _WEIGHTS):
+        raise CheckpointError(
+            f"{model} holds no weights (model.safetensors); copy them there, or give another folder"
+        )
+    _check_tokenizer(str(model), config, tokenizer)
+    return config, tokenizer
+
+
+def check_reference(model: object) -> None:
+    """Raise `InputError` for what is neither a folder nor a Hub id, whatever lies there."""
+    if not isinstance(model, (str, Path)):
+        raise InputError(
+            f"model={model!r}; it must be a folder with config.json, weights and tokenizer, or a Hub "
+            "id such as google/flan-t5-small"
+        )
+
+
+@contextmanager
+def _load_errors(model: str | Path) -> Iterator[None]:
+    """Turn what transformers and the Hub's client raise into a `CheckpointError`."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         if isinstance(error, InputError):
             raise
@@ -66,15 +117,6 @@ def load_checkpoint(
             "config.json, weights and tokenizer, or a Hub id such as google/flan-t5-small "
             "(which needs the network the first time)"
         ) from error
-    _check_tokenizer(str(model), loaded, tokenizer)
-    if four_bit_on is None:
-        loaded.float()  # weights stay in fp32 whatever the file holds; autocast saves the time
-    else:
-        for weight in loaded.parameters():
-            if weight.is_floating_point():  # weights of four bits are bytes
-                weight.data = weight.data.float()
-    loaded.train(False)
-    return loaded, tokenizer
 
 
 def save_checkpoint(
@@ -167,8 +209,7 @@ def _write_model(model: PreTrainedModel, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_tokenizer(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    config: Any = model.config
+def _check_tokenizer(name: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(
             f"{name}: the tokenizer knows {len(tokenizer)} tokens and the model only "

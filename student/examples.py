@@ -11,7 +11,10 @@ from typing import Any
 
 from student.errors import InputError
 
-__all__ = ["Example", "read_examples", "shared_labels", "split_validation"]
+__all__ = ["Example", "blank_rows_notes", "read_examples", "shared_labels", "split_validation"]
+
+BLANK = ("blank input", "blank label")
+"""Reasons to leave a row out that hint at a mistake in the data, rather than at a choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +40,15 @@ def read_examples(data: object, *, target: str = "label") -> tuple[list[Example]
     Columns used: `input` and the target column (`label`, the teacher's, or `gold`), and where they
     exist `rationale`, `choices`, `label_probs`, `weight`, `copies`, `group`, `split`, `keep`, `id`.
     Returns the examples and a count of the rows left out, by reason: `test split`, `not kept`
-    (`keep` is false), `no label`, `weight or copies zero`.
+    (`keep` is false), `no label`, `blank input` and `blank label` (a text of white space or nothing),
+    `weight or copies zero`.
     Raises `InputError` for a missing column, a bad value (with its row), or when nothing is left.
     """
     if target not in ("label", "gold"):
         raise InputError(f"target={target!r} is not known; allowed: 'label' (teacher's), 'gold'")
     examples: list[Example] = []
-    left_out = {"test split": 0, "not kept": 0, "no label": 0, "weight or copies zero": 0}
+    reasons = ("test split", "not kept", "no label", *BLANK, "weight or copies zero")
+    left_out = dict.fromkeys(reasons, 0)
     rows = 0
     for rows, row in enumerate(_rows(data), start=1):
         if rows == 1:
@@ -167,7 +172,26 @@ def _why_left_out(row: Mapping[str, Any], target: str) -> str | None:
         return "not kept"
     if _is_null(row.get(target)):
         return "no label"
+    for column, reason in zip(("input", target), BLANK, strict=True):
+        value: Any = row.get(column)
+        first = next(iter(value), None) if _is_list(value) else value
+        if isinstance(first, str) and not first.strip():
+            return reason
     return None
+
+
+def blank_rows_notes(left_out: Mapping[str, int], target: str) -> list[str]:
+    """Return a sentence for a person on each kind of blank rows that were left out."""
+    said = []
+    for reason, column in zip(BLANK, ("input", target), strict=True):
+        count = left_out.get(reason, 0)
+        row, has, was = ("row", "has", "was") if count == 1 else ("rows", "have", "were")
+        if count:
+            said.append(
+                f"{count} {row} {has} an empty or blank {column} and {was} not trained on: fill the "
+                f"column, or remove the {row}"
+            )
+    return said
 
 
 def _example(row: Mapping[str, Any], number: int, target: str) -> Example:
@@ -235,14 +259,15 @@ def _is_null(value: object) -> bool:
 def _nothing_left(rows: int, left_out: Mapping[str, int], target: str) -> str:
     if rows == 0:
         return "the training data has no rows"
-    if left_out["no label"] == rows:
+    if left_out["no label"] + left_out["blank label"] == rows:
         other = "label" if target == "gold" else "gold"
         return (
             f"all {rows} rows have an empty {target!r} column; label them first, or train on the "
             f"other column with target={other!r}"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    fill = "fill in the blank texts, " if any(left_out[reason] for reason in BLANK) else ""
     return (
-        f"no training row is left of {rows} ({reasons or 'all are validation rows'}); "
+        f"no training row is left of {rows} ({reasons or 'all are validation rows'}); {fill}"
         "loosen the filters or give more data"
     )

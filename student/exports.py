@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from student.cards import exported_card
-from student.checkpoints import replace_folder, save_checkpoint
+from student.checkpoints import FAMILIES, replace_folder, save_checkpoint
 from student.ctranslate2_network import QUANTIZATIONS, write_ctranslate2
 from student.errors import CheckpointError, ExportError, InputError, StudentError
 from student.loading import SETTINGS_FILE, Student, find_folder, load, read_settings
@@ -29,7 +29,12 @@ from student.prediction import predict
 __all__ = ["FORMATS", "Export", "export"]
 
 FORMATS = ("ctranslate2", "onnx", "transformers")
-KINDS = ("t5", "mt5", "umt5")
+KINDS = {
+    "ctranslate2": ("t5", "mt5", "umt5"),
+    "onnx": FAMILIES,
+    "transformers": FAMILIES,
+}
+"""Of each format, the values of `model_type` that it can be made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,7 @@ def export(
     nothing is left but `<output>.refused.json`, which says why.
     """
     _check(to, quantization, inputs, gold, min_agreement, max_accuracy_drop)
-    source, target = _source(model), Path(output)
+    source, target = _source(model, to), Path(output)
     _check_target(source, target)
     tell = on_progress or (lambda event: None)
     original = load(source)
@@ -236,7 +241,7 @@ def _check(
             raise InputError(f"{name}={share}; it must be a share, from 0 to 1")
 
 
-def _source(model: str | Path) -> Path:
+def _source(model: str | Path, to: str) -> Path:
     folder = find_folder(model)
     if folder is None:
         raise InputError(
@@ -250,8 +255,12 @@ def _source(model: str | Path) -> Path:
         )
     file = folder / "config.json"
     kind = json.loads(file.read_text(encoding="utf-8"))["model_type"] if file.is_file() else None
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"{folder} is a {kind!r} model; exports are made of {', '.join(KINDS)}")
+    if kind is not None and kind not in KINDS[to]:
+        instead = " or ".join(repr(each) for each in FORMATS if kind in KINDS[each])
+        raise InputError(
+            f"{folder} is a {kind!r} model; an export to {to} is made of {', '.join(KINDS[to])}"
+            + (f". Export it with to={instead} (--to)" if instead else "")
+        )
     return folder
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from student.checkpoints import load_checkpoint
+from student.checkpoints import check_reference, load_checkpoint
 from student.devices import resolve_device
 from student.errors import CheckpointError, InputError
 from student.formatting import Formatting
@@ -89,6 +89,7 @@ def find_folder(model: str | Path) -> Path | None:
     (student.json) or an export is looked for here. A folder of the Hub's cache
     (`models--name--student`) stands for its `main` snapshot.
     """
+    check_reference(model)
     folder = Path(model)
     if folder.is_dir():
         branch = folder / "refs" / "main"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from student.curriculum import CURRICULA
@@ -14,11 +15,16 @@ __all__ = ["ALLOWED", "NEUTRAL", "check_options"]
 
 
 def _whole(minimum: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= minimum
+    return lambda value: _is(value, Integral) and value >= minimum
 
 
 def _number(allowed: Callable[[float], bool]) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and allowed(value)
+    return lambda value: _is(value, Real) and allowed(value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Say whether it is such a number, numpy's too; true and false are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -59,8 +65,18 @@ NEUTRAL = ("checkpoint_every", "resume")
 """Options that do not change what is learnt: a checkpoint may be taken up with others of them."""
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise `InputError` for the first option whose value is not allowed."""
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, numbers as Python's own, which JSON can hold.
+
+    Raises `InputError` for the first one whose value is not allowed.
+    """
     for name, (allowed, words) in ALLOWED.items():
         if not allowed(options[name]):
             raise InputError(f"{name}={options[name]!r}; it must be {words}")
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    if _is(value, Integral):
+        return int(value)
+    return float(value) if _is(value, Real) else value

@@ -7,7 +7,7 @@ same draws, whatever the metric.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -142,14 +142,17 @@ def calibration_error(answers: Answers) -> Statistics:
 
 
 def squared_error(answers: Answers) -> Statistics:
-    """Brier score: the mean of sum_k (p_k - [choice_k is gold])^2, from 0 to 2 (Brier 1950)."""
+    """Brier score: the mean of sum_k (p_k - [choice_k is gold])^2, from 0 to 2 (Brier 1950).
+
+    Of several gold labels the likeliest one counts.
+    """
     scores = np.full(len(answers.gold), np.nan)
     for i, gold in enumerate(answers.gold):
         known = _probabilities(answers, i)
         if known:
-            right = set(references(gold))
-            scores[i] = sum((p - float(choice in right)) ** 2 for choice, p in known.items())
-            scores[i] += float(right.isdisjoint(known))
+            right = max(references(gold), key=lambda each: known.get(each, -1.0))
+            scores[i] = sum((p - float(choice == right)) ** 2 for choice, p in known.items())
+            scores[i] += float(right not in known)
     return mean_of(scores)
 
 
@@ -178,14 +181,20 @@ def _probabilities(answers: Answers, row: int) -> dict[str, float]:
 def codes(
     gold: Gold, predictions: Predictions, labels: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return gold and predictions as places in `labels`; no answer comes after the last."""
+    """Return gold and predictions as places in `labels`; no answer comes after the last.
+
+    Of several gold labels the one that was predicted counts, else the first.
+    """
     check_lengths(gold, predictions)
     numbers = {label: number for number, label in enumerate(labels)}
-    for row, answer in enumerate(gold):
-        if not isinstance(answer, str) or answer not in numbers:
+    right = []
+    for row, (answer, said) in enumerate(zip(gold, predictions, strict=True)):
+        several = list(references(answer)) if isinstance(answer, Iterable) else [answer]
+        if not several or not all(isinstance(each, str) and each in numbers for each in several):
             raise InputError(f"row {row}: gold {answer!r} is not among the labels {list(labels)}")
+        right.append(numbers[str(said if said in several else several[0])])
     return (
-        np.array([numbers[str(answer)] for answer in gold], dtype=np.int64),
+        np.array(right, dtype=np.int64),
         np.array([numbers.get(str(p), len(labels)) for p in predictions], dtype=np.int64),
     )
 

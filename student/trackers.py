@@ -19,17 +19,24 @@ Callback = Callable[[str, Mapping[str, Any]], object]
 _IN_CURVES = ("loss", "label_loss", "rationale_loss", "learning_rate", "rows_per_second")
 
 
-def check_trackers(report_to: Sequence[str]) -> None:
-    """Raise `InputError` for a tracker that is not known, or whose library is missing."""
-    if isinstance(report_to, str) or not set(report_to) <= set(TRACKERS):
+def check_trackers(report_to: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the trackers' names: a text is one name, and None and "none" are no tracker.
+
+    Raises `InputError` for a tracker that is not known, or whose library is missing.
+    """
+    names = [report_to] if isinstance(report_to, str) else report_to or ()
+    known = (*TRACKERS, "none")
+    if not isinstance(names, Sequence) or any(name not in known for name in names):
         raise InputError(
-            f"report_to={report_to!r}; it must be a list of: {', '.join(TRACKERS)} (others: give a "
-            "function of your own as a callback)"
+            f"report_to={report_to!r}; it must be a list of: {', '.join(TRACKERS)}, one of them alone, "
+            "or 'none' (others: give a function of your own as a callback)"
         )
-    if "tensorboard" in report_to:
+    chosen = tuple(name for name in TRACKERS if name in names)
+    if "tensorboard" in chosen:
         _summary_writer()
-    if "wandb" in report_to:
+    if "wandb" in chosen:
         _wandb()
+    return chosen
 
 
 def listeners(

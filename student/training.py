@@ -119,8 +119,9 @@ def train(
         are those of a single process. Only the first one writes and reports.
     Progress
         `report_to` names trackers: "tensorboard" (folder `<output>-tensorboard`), "wandb"; a text is
-        one of them, "none" none. A function in `callbacks` is called with ("train_begin" | "step_end" | "epoch_end" |
-        "checkpoint" | "teacher_asked" | "train_end", values); what it raises ends the training.
+        one of them, "none" none. A function in `callbacks` is called with ("train_begin" |
+        "step_end" | "epoch_end" | "checkpoint" | "teacher_asked" | "train_end", values); what it
+        raises ends the training.
         `on_progress` receives, after every step, {"step", "steps", "epoch", "epochs", "loss",
         "label_loss", "rationale_loss", "soft_loss", "learning_rate", "rows_per_second",
         "eta_seconds"}.
@@ -186,7 +187,11 @@ def train(
     tell = listeners(on_progress, callbacks, report_to, output, state.run)
     if not processes.first:
         tell = _tell_nobody
-    facts = {"steps": training.steps, "epochs": options["epochs"], "rows": len(training.encoded.order)}
+    facts = {
+        "steps": training.steps,
+        "epochs": options["epochs"],
+        "rows": len(training.encoded.order),
+    }
     tell("train_begin", {**facts, "options": options, "resumed_from": state.resumed_from})
     earlier = state.seconds()
     run_epochs(training, state, tell, checkpoint=checkpoint, identity=identity)

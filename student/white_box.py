@@ -209,17 +209,18 @@ def sample_targets(
 
 
 def check_same_tokenizer(
-    teacher: PreTrainedModel,
+    teacher: Any,
     teachers: PreTrainedTokenizerBase,
-    student: PreTrainedModel,
+    student: Any,
     students: PreTrainedTokenizerBase,
     texts: Sequence[str],
 ) -> None:
     """Refuse a teacher whose tokens are not the student's: its probabilities would be of other words.
 
     Compares the vocabularies, the special tokens, the sizes of the heads, and `texts` as both cut them.
+    `teacher` and `student` are their configs.
     """
-    both: tuple[Any, Any] = (teacher.config, student.config)
+    both = (teacher, student)
     sizes = [config.vocab_size for config in both]
     why = None
     if teachers.get_vocab() != students.get_vocab():

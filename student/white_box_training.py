@@ -96,7 +96,9 @@ def ready_teacher(
     network, tokenizer = load_checkpoint(find_folder(settings.teacher) or settings.teacher)
     texts = [e.input for e in examples[:_TEXTS_COMPARED]]
     texts += [e.target for e in examples[:_TEXTS_COMPARED]]
-    check_same_tokenizer(network, tokenizer, student.network, student.tokenizer, texts)
+    check_same_tokenizer(
+        network.config, tokenizer, student.network.config, student.tokenizer, texts
+    )
     network.to(student.network.device)
     weights = weights_hash(network)
     ids: Any = student.tokenizer

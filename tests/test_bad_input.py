@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ import teacher_server
 import torch
 from click.testing import CliRunner
 from small_recipe import embed_by_words, review_rows, small_recipe, write_jsonl, write_recipe
-from tiny_student import tiny_folder
+from tiny_student import tiny_folder, tiny_tokenizer, untied_model
+from transformers import ByT5Tokenizer
 
 import filters
 import labelers.store
@@ -175,6 +179,17 @@ def test_unknown_label_in_gold(at: Path) -> None:
     assert "task.labels" in message
 
 
+def test_reference_outside_the_label_set(at: Path) -> None:
+    rows = [*ROWS[:40], ROWS[40] | {"sentiment": '["negative", "neutral"]'}, *ROWS[41:]]
+    write_recipe(at, small_recipe(), rows=rows)
+    message = refusal(at)
+    assert message.startswith(
+        "reviews.csv, row 41: data.gold ('sentiment') has the reference 'neutral', which is not one of "
+        "['positive', 'negative']"
+    )
+    nothing_half(at)
+
+
 def test_unknown_key_in_recipe(at: Path) -> None:
     write_recipe(at, small_recipe(student={"epoch": 2}))
     assert "unknown key 'student.epoch' (value 2): did you mean 'epochs'?" in refusal(at)
@@ -286,11 +301,189 @@ def test_model_file_that_is_none(at: Path) -> None:
     assert "is not a GGUF file" in refusal(at)
 
 
+# ------------------------------------------------------------------------------------------ students
+
+
+def unpaid(at: Path, **section: Any) -> str:
+    """What `curate run` says of a section `student` before the teacher is asked."""
+    write_recipe(at, small_recipe(student={"objective": "label", **section}))
+    message = refusal(at)
+    assert not (at / "run" / "labeled.parquet").exists()
+    return message
+
+
+def model_folder(at: Path, name: str, **config: Any) -> str:
+    (at / name).mkdir()
+    (at / name / "config.json").write_text(json.dumps(config))
+    return name
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HF_HUB_OFFLINE=1, which is read when the Hub's client is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 def test_student_folder_that_is_none(at: Path) -> None:
-    (at / "broken").mkdir()
-    (at / "broken" / "config.json").write_text("{}")
+    message = unpaid(at, model=model_folder(at, "broken"))
+    assert message.startswith(f"cannot load a model from '{at / 'broken'}': Unrecognized model")
+    assert message.endswith(
+        "Give a folder with config.json, weights and tokenizer, or a Hub id such as "
+        "google/flan-t5-small (which needs the network the first time)"
+    )
+
+
+def test_student_folder_that_is_not_there(at: Path) -> None:
+    message = unpaid(at, model="no-such-folder")
+    assert message.startswith("'no-such-folder' does not name a student. Accepted are a built-in")
+    assert "(flan-t5-small)" in message
+
+
+def test_student_of_another_kind(at: Path) -> None:
+    message = unpaid(at, model=model_folder(at, "a-bert", model_type="bert"))
+    assert message == (
+        f"{at / 'a-bert'} is a 'bert' model; a student is one of t5, mt5, umt5, t5gemma, for example "
+        "google/flan-t5-small"
+    )
+
+
+def test_student_folder_without_weights(at: Path, tiny_t5: Path) -> None:
+    (at / "empty").mkdir()
+    for path in tiny_t5.iterdir():
+        if path.suffix != ".safetensors":
+            (at / "empty" / path.name).symlink_to(path)
+    message = unpaid(at, model="empty")
+    assert message == (
+        f"{at / 'empty'} holds no weights (model.safetensors); copy them there, or give another folder"
+    )
+
+
+@pytest.mark.usefixtures("offline")
+def test_student_that_is_not_on_the_hub(at: Path) -> None:
+    message = unpaid(at, model="nosuch/model")
+    assert message.startswith("cannot load a model from 'nosuch/model': ")
+    assert "or a Hub id such as google/flan-t5-small (which needs the network" in message
+
+
+def test_white_box_teacher_with_another_tokenizer(at: Path) -> None:
+    of_bytes = untied_model(vocab_size=384)
+    student.checkpoints.save_checkpoint(of_bytes, ByT5Tokenizer(), at / "byt5", texts={})
+    message = unpaid(at, objective="white_box", white_box={"teacher": "byt5"})
+    assert message.startswith(
+        "the white-box teacher and the student do not share a tokenizer: they have 384 and "
+    )
+    assert message.endswith("or make the student from the teacher with student.shrink")
+
+
+def test_white_box_teacher_that_writes_rationales(at: Path, tiny_t5: Path) -> None:
+    shutil.copytree(tiny_t5, at / "reasons")
+    (at / "reasons" / "student.json").write_text(
+        '{"objective": "rationale_then_label", "rationale_in": "target"}'
+    )
+    message = unpaid(at, objective="white_box", white_box={"teacher": "reasons"})
+    assert "was trained with objective='rationale_then_label'" in message
+    assert "Train a teacher with objective='label' or 'multitask'" in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_students_of_an_ablation_are_looked_at_before_the_first_is_trained(at: Path) -> None:
+    write_recipe(at, small_recipe(student={"objective": "label"}))
+    assert call(at, verb="filter").exit_code == 0
+    rows = ("--run", "run", "--fractions", "100", "--validation", "0.6")
+    models = ("--student", "tiny-t5", "--student", "nosuch/model")
+    message = refusal(at, *rows, *models, verb="ablate")
+    assert message.startswith("cannot load a model from 'nosuch/model': ")
+    assert not list(at.rglob("cell.json"))
+
+
+def test_labels_alone_need_no_student(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And need not wait for torch."""
+    monkeypatch.setattr("curate.pipeline.check_students", no_room)
     write_recipe(at, small_recipe(student={"model": "broken"}))
-    assert "broken" in refusal(at)
+    model_folder(at, "broken")
+    assert call(at, verb="label").exit_code == 0
+
+
+def test_loss_that_is_no_number(at: Path) -> None:
+    model = untied_model()
+    with torch.no_grad():
+        model.shared.weight.fill_(float("nan"))
+    student.checkpoints.save_checkpoint(model, tiny_tokenizer(), at / "nan-t5", texts={})
+    write_recipe(at, small_recipe(student={"model": "nan-t5", "objective": "label"}))
+    message = refusal(at)
+    assert message.startswith(
+        "the loss became nan (gradient norm nan) at step 1 of epoch 1, with a"
+    )
+    assert "nothing was saved. Try a lower learning_rate" in message
+    assert not (at / "run" / "student").exists()
+
+
+def test_filters_that_leave_no_training_row(at: Path) -> None:
+    write_recipe(at, small_recipe(filters=[{"too_short": {"minimum": 1000}}]))
+    assert refusal(at) == (
+        "no training row is left of 44: too_short dropped 44. Loosen the filters or see to the teacher's "
+        "labels, and run the same command again: what was labelled is kept"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [("I do not know.", "unread: "), ("", "missing: ")], ids=["unread", "null"]
+)
+def test_no_label_at_all(at: Path, said: str, why: str) -> None:
+    write_recipe(at, small_recipe(), rows=[row | {"said": said} for row in ROWS])
+    message = refusal(at)
+    assert message.startswith(f"no row of 60 was labelled; the first error is: {why}")
+    assert "`curate label RECIPE --dry-run` shows" in message
+    assert not (at / "run" / "labeled.parquet").exists()
+
+
+def test_no_gold_label_to_train_on(at: Path) -> None:
+    recipe = small_recipe(student={"objective": "label", "target": "gold"})
+    write_recipe(at, recipe, rows=[row | {"sentiment": ""} for row in ROWS])
+    assert refusal(at) == (
+        "student.target is 'gold', and no train row has a gold label: name its column in data.gold, or "
+        "learn the teacher's labels with --set student.target=label"
+    )
+    assert not (at / "run" / "labeled.parquet").exists()
+
+
+def test_early_stopping_without_rows_to_stop_by(at: Path) -> None:
+    message = unpaid(at, early_stopping=1)
+    assert message.startswith(
+        "student.early_stopping is 1, and there are no rows to validate on: set "
+    )
+    assert "student.validation_fraction, for example to 0.1" in message
+
+
+def test_targets_longer_than_the_limit_are_counted(
+    at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the labels are "mixed feelings", which takes more than four tokens."""
+    rows = [
+        {key: value.replace("negative", "mixed feelings") for key, value in row.items()}
+        for row in ROWS
+    ]
+    task = {"labels": ["positive", "mixed feelings"]}
+    options = {"max_label_tokens": 4, "max_rationale_tokens": 3}
+    write_recipe(at, small_recipe(task=task, student=options), rows=rows)
+    result = call(at)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((at / "run" / "run.json").read_text())
+    trained = facts["stages"]["student"]
+    assert (
+        0 < trained["truncated"]["labels"] < trained["truncated"]["rationales"] == trained["rows"]
+    )
+    page = unescape((at / "run" / "report.html").read_text())
+    for what in ("label", "rationale"):
+        said = (
+            f"The {what}s of {trained['truncated'][what + 's']} of {trained['rows']} rows that 'student' "
+            f"was trained on were longer than student.max_{what}_tokens and were cut"
+        )
+        assert any(note.startswith(said) for note in facts["notes"])
+        assert said in page
+    # The same command again reuses every stage, and does not wait for the student to be looked at.
+    monkeypatch.setattr("curate.pipeline.check_students", no_room)
+    assert call(at).exit_code == 0
 
 
 # ----------------------------------------------------------------------------------- disks and folders

@@ -99,6 +99,24 @@ def test_who_is_wrong_is_told_for_every_row(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_any_of_several_references_is_right(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path,
+        [
+            ("lamp", "good", "good", "bad"),
+            ("lamp", "good", "bad", "fair"),
+            ("tent", "bad", "good", "bad"),
+        ],
+    )
+    answers = run.read_table("predictions.parquet")
+    golds = {"t0": ["good", "fair"], "t1": ["good", "fair"], "t2": ["bad"]}
+    run.write_table("predictions.parquet", answers.assign(gold=answers["id"].map(golds)))
+    rows = judged_rows(run, parse_recipe(RECIPE))
+    assert rows["right"].tolist() == [True, False, False]
+    assert rows["teacher_right"].tolist() == [False, True, True]
+    assert rows["gold"].tolist() == ["good / fair", "good / fair", "bad"]
+
+
 def test_the_slice_with_the_errors_comes_first_and_holds_beyond_chance(tmp_path: Path) -> None:
     rows = judged(tmp_path)
     slices = worst_slices(rows, slice_columns(rows))

@@ -32,6 +32,7 @@ from curate import assets
 from curate.cli import main
 from curate.exceptions import CurateError
 from curate.results import median_table, result_table
+from student.examples import read_examples
 
 STAGES = ["examples", "labeled", "curated", "student", "predictions"]
 LABELS = ["positive", "negative"]
@@ -535,6 +536,54 @@ def test_free_text_has_no_macro_f1_and_says_so(at: Path) -> None:
     assert "macro-F1" in table.splitlines()[0]
     assert all(" – " in line for line in table.splitlines()[2:])
     assert run.verdict.startswith("The goal is not met: accuracy")
+
+
+def test_any_of_several_references_is_right_and_the_first_is_learned(
+    at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {
+        "kettle": ["kettle", "electric kettle"], "strap": ["strap", "watch strap"],
+        "lamp": ["lamp", "desk lamp", "light"], "radio": ["radio"], "tent": ["tent"],
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for row in review_rows():
+        known = names[row["review_id"].partition("-")[0]]
+        # The teacher takes the last name; of radios it speaks by a name that nobody gave.
+        said = "wireless" if known == ["radio"] else known[-1]
+        rows.append(row | {"things": known, "said": f"It is told there. So the answer is {said}."})
+    recipe = small_recipe(
+        task={
+            "instruction": "Name the product that is reviewed.", "labels": None,
+            "goal": {"exact_match": 0.5}, "metrics": ["accuracy", "rougeL", "perplexity"],
+        },
+        data={"train": "reviews.jsonl", "gold": "things"},
+        student={"target": "gold"},
+    )  # fmt: skip
+    write_jsonl(at / "reviews.jsonl", rows)
+    spy = Spy(student.train)
+    monkeypatch.setattr(student, "train", spy)
+    run = curate.run(write_recipe(at, recipe), output=at / "run")
+
+    answers = run.table("predictions")
+    taught = answers[answers["system"] == "teacher"]
+    right = [
+        said in known for said, known in zip(taught["prediction"], taught["gold"], strict=True)
+    ]
+    assert 0 < sum(right) < len(right)
+    for metric in ("accuracy", "exact_match", "rougeL"):
+        assert run.metrics["teacher"][metric]["value"] == pytest.approx(sum(right) / len(right))
+    assert run.metrics["teacher"]["macro_f1"] is None
+    assert run.metrics["student"]["perplexity"]["value"] > 1
+    firsts = {known[0] for known in names.values()}
+    assert set(answers.loc[answers["system"].isin(["majority", "tfidf"]), "prediction"]) <= firsts
+    learned = read_examples(spy.seen[0], target="gold")[0]
+    assert {each.target for each in learned} <= firsts
+    # Nothing is done again for references read back from a file, and those who explain errors take them.
+    assert all(again(at).values())
+    found = curate.analyse_errors(run.folder)
+    assert found.kinds["only the student wrong"] + found.kinds["both right"] == sum(right)
+    page = curate.report(run.folder).read_text(encoding="utf-8")
+    assert "lamp / desk lamp / light" in page
 
 
 def test_objects_in_memory_take_the_place_of_files(at: Path) -> None:

@@ -461,11 +461,93 @@ def test_a_gold_label_outside_the_set_is_refused(tmp_path: Path) -> None:
     assert "task.labels" in message
 
 
-def test_gold_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"text": MANY[:2], "mood": [["positive"], ["negative"]]})
-    assert "memory, row 1: data.gold ('mood')" in refusal(
-        frame, tmp_path, of=task(labels=None), gold="mood"
-    )
+@pytest.mark.parametrize(
+    ("gold", "words"),
+    [
+        ({"name": "lamp"}, "a label is needed, or a list of them"),
+        (["lamp", None], "a list with 'None' in it"),
+        (["lamp", " "], "a list with ' ' in it"),
+        ([["lamp"], "light"], "a list with \"['lamp']\" in it"),
+    ],
+)
+def test_gold_that_is_no_text_is_refused(gold: Any, words: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": MANY[:2], "thing": pd.Series([["tent"], gold], dtype=object)})
+    message = refusal(frame, tmp_path, of=task(labels=None), gold="thing")
+    assert "memory, row 2: data.gold ('thing')" in message
+    assert words in message
+
+
+THINGS = [
+    {"text": "It lights the whole desk.", "thing": ["lamp", "light", "lamp"]},
+    {"text": "The pegs bend at once.", "thing": ["tent"]},
+    {"text": "Somebody left this row alone.", "thing": None},
+    {"text": "It boils two cups in a minute.", "thing": ["kettle", "electric kettle"]},
+]
+REFERENCES = [["lamp", "light"], ["tent"], None, ["kettle", "electric kettle"]]
+
+
+def write_things(kind: str, folder: Path) -> None:
+    """THINGS as a file of some kind; a text format holds a list as its JSON."""
+    frame = pd.DataFrame(THINGS)
+    if kind == "csv":
+        frame["thing"] = [None if v is None else json.dumps(v) for v in frame["thing"]]
+        frame.to_csv(folder / "things.csv", index=False)
+    elif kind == "jsonl":
+        (folder / "things.jsonl").write_text("".join(json.dumps(row) + "\n" for row in THINGS))
+    else:
+        frame.to_parquet(folder / "things.parquet")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_several_references_are_read_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:
+    write_things(kind, tmp_path)
+    found = load(f"things.{kind}", tmp_path, of=task(labels=None), gold="thing")
+    assert found["gold"].tolist() == REFERENCES
+
+
+def test_texts_beside_references_become_lists_of_one(tmp_path: Path) -> None:
+    write_things("jsonl", tmp_path)
+    held_out = pd.DataFrame({"text": MANY[:2], "thing": ["lamp", "tent"]})
+    found = load("things.jsonl", tmp_path, of=task(labels=None), test=held_out, gold="thing")
+    assert found["gold"].tolist() == [*REFERENCES, ["lamp"], ["tent"]]
+    # Lists of one alone are texts as any other.
+    alone = held_out.assign(thing=[["lamp"], ["tent"]])
+    found = load(alone, tmp_path, of=task(labels=None), gold="thing")
+    assert found["gold"].tolist() == ["lamp", "tent"]
+
+
+def test_only_a_table_of_texts_holds_lists_as_json(tmp_path: Path) -> None:
+    lists = {"text": MANY[0], "thing": '["lamp", "light"]'}
+    numbers = {"text": MANY[1], "thing": "[3, 4]"}
+    pd.DataFrame([lists, numbers]).to_csv(tmp_path / "r.csv", index=False)
+    how: dict[str, Any] = {"of": task(labels=None), "gold": "thing"}
+    assert load("r.csv", tmp_path, **how)["gold"].tolist() == [["lamp", "light"], ["[3, 4]"]]
+    (tmp_path / "r.jsonl").write_text(f"{json.dumps(lists)}\n{json.dumps(numbers)}\n")
+    assert load("r.jsonl", tmp_path, **how)["gold"].tolist() == ['["lamp", "light"]', "[3, 4]"]
+    pd.DataFrame([lists | {"thing": '["lamp", "light'}]).to_csv(tmp_path / "r.csv", index=False)
+    assert "begins as a JSON list of references and is none" in refusal("r.csv", tmp_path, **how)
+
+
+def test_a_list_is_one_set_where_the_task_has_a_separator(tmp_path: Path) -> None:
+    data = DataSection(train="memory", gold="moods", test_fraction=0.5)
+    moods = pd.DataFrame({"text": MANY[:3], "moods": [["joy", "surprise"], ["joy"], []]})
+    how: dict[str, Any] = {"folder": tmp_path, "separator": ", "}
+    found = load_examples(data, task(labels=None), train=moods, **how)
+    assert found["gold"].tolist() == ["joy, surprise", "joy", None]
+    moods["moods"] = [["joy, or so"], ["joy"], []]
+    with pytest.raises(SourceError, match=r"the label 'joy, or so', in which task\.separator ', '"):
+        load_examples(data, task(labels=None), train=moods, **how)
+
+
+def test_rows_with_references_are_split_and_held_against_test(tmp_path: Path) -> None:
+    golds = [["lamp", "light"] if "lamp" in text else ["tent"] for text in MANY]
+    frame = pd.DataFrame({"text": MANY, "thing": golds, "shop": [i // 2 for i in range(len(MANY))]})
+    how: dict[str, Any] = {"of": task(labels=None), "gold": "thing"}
+    found = load(frame, tmp_path, group="shop", limit=10, keep_twins_together=True, **how)
+    assert found["split"].value_counts()["train"] == 10
+    assert all(gold == ["lamp", "light"] for gold in found.loc[found["text"] == MANY[0], "gold"])
+    left = load(frame, tmp_path, test=frame[:5], overlap="drop", **how)
+    assert left["split"].value_counts().to_dict() == {"train": len(MANY) - 5, "test": 5}
 
 
 @pytest.mark.parametrize("text", [None, "", "   ", float("nan"), pd.NA])

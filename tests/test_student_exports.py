@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from test_student_families import t5gemma
 from tiny_student import (
     COMPLAINTS,
     LABELS,
@@ -87,6 +89,15 @@ def family_folder(name: str, folder: Path) -> Path:
     return folder
 
 
+def gemma_folder(folder: Path) -> Path:
+    """A random T5Gemma as a student."""
+    if not hasattr(transformers, "T5GemmaConfig"):
+        pytest.skip("this transformers has no T5Gemma")
+    texts = {"student.json": json.dumps({"max_label_tokens": 40})}
+    save_checkpoint(t5gemma(), tiny_tokenizer(), folder, texts=texts)
+    return folder
+
+
 def assert_alike(one: Path, two: Path, **how: Any) -> None:
     first, second = (student.predict(each, TEXTS, precision="fp32", **how) for each in (one, two))
     assert first["prediction"].tolist() == second["prediction"].tolist()
@@ -116,6 +127,30 @@ def test_a_float_ctranslate2_export_of_each_family_gives_the_same_numbers(
     ]
     # Beams of a random model end in near ties; one row may fall the other way.
     assert sum(a == b for a, b in zip(*beams, strict=True)) >= len(TEXTS) - 1
+
+
+def test_what_ctranslate2_cannot_be_made_of_is_refused_with_the_formats_that_can(
+    tmp_path: Path,
+) -> None:
+    source = gemma_folder(tmp_path / "s")
+    with pytest.raises(
+        student.InputError,
+        match=r"'t5gemma' model; an export to ctranslate2 is made of t5, mt5, umt5. "
+        r"Export it with to='onnx' or 'transformers'",
+    ):
+        student.export(source, tmp_path / "out", inputs=TEXTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("to", ["transformers", pytest.param("onnx", marks=needs_onnx)])
+def test_t5gemma_is_exported_with_the_same_numbers(to: str, tmp_path: Path) -> None:
+    source = gemma_folder(tmp_path / "s")
+    done = student.export(source, tmp_path / "out", to=to, inputs=TEXTS, choices=LABELS)
+    assert done.report["agreement"] == 1.0
+    # Text and label both longer than what its sliding attention reaches, 16 tokens.
+    labels = [*LABELS, "lovely lamp " * 12]
+    assert_alike(source, done.folder, choices=labels)
+    assert_alike(source, done.folder, method="generate")
 
 
 @needs_onnx

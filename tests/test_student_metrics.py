@@ -80,6 +80,25 @@ def test_gold_that_nobody_wrote_is_left_out() -> None:
     assert student.evaluate(["yes"], [float("nan")], labels=["yes"])["unread"] == 1
 
 
+def test_of_several_labels_the_answered_one_counts() -> None:
+    gold = [["yes", "perhaps"], ["yes", "perhaps"], ["no"]]
+    answers = ["perhaps", "no", "no"]
+    found = student.evaluate(
+        gold,
+        answers,
+        labels=["yes", "no", "perhaps"],
+        metrics=["accuracy", "brier"],
+        label_probs=[[0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]],
+    )
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3)
+    # The second row was answered with neither, and stands in the table under its first label.
+    assert found["confusion"]["matrix"] == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert found["macro_f1"]["value"] == pytest.approx((0 + 2 / 3 + 1) / 3)
+    assert found["brier"]["value"] == pytest.approx((0 + 0.5 + 0) / 3)
+    with pytest.raises(student.InputError, match="row 0: gold \\['yes', 'maybe'\\] is not among"):
+        student.evaluate([["yes", "maybe"]], ["yes"], labels=["yes", "no"])
+
+
 def test_free_text_is_compared_as_text() -> None:
     gold = [["Paris", "the city of Paris"], ["4"], ["blue"]]
     found = student.evaluate(gold, ["the city of  paris", "4", "red"])

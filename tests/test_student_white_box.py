@@ -251,7 +251,7 @@ def test_a_teacher_trained_along_learns_its_labels_and_nothing_else() -> None:
 def test_a_teacher_of_another_tokenizer_is_refused() -> None:
     model, tokenizer = untied_model(), tiny_tokenizer()
     texts = ["The strap broke on day two."]
-    check_same_tokenizer(untied_model(seed=3), tokenizer, model, tokenizer, texts)
+    check_same_tokenizer(untied_model(seed=3).config, tokenizer, model.config, tokenizer, texts)
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("▁", -1.0)]
     other = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.Unigram(pieces, unk_id=2)),
@@ -260,10 +260,10 @@ def test_a_teacher_of_another_tokenizer_is_refused() -> None:
         unk_token="<unk>",
     )
     with pytest.raises(InputError, match=r"do not share a tokenizer: they have 4 and \d+ tokens"):
-        check_same_tokenizer(model, other, model, tokenizer, texts)
+        check_same_tokenizer(model.config, other, model.config, tokenizer, texts)
     wide = tiny_model(vocab_size=200)
     with pytest.raises(InputError, match=r"their heads have 200 and 192 outputs.*student\.shrink"):
-        check_same_tokenizer(wide, tokenizer, model, tokenizer, texts)
+        check_same_tokenizer(wide.config, tokenizer, model.config, tokenizer, texts)
 
 
 @pytest.mark.parametrize(
