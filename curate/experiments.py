@@ -66,11 +66,11 @@ def _rows_of(
 
 def _asked_rows(each: Experiment, source: Source, bench: Bench) -> pd.DataFrame:
     """The curated rows of a run of its own, which answers from the store what is there."""
-    from curate.pipeline import _Pipeline
+    from curate.stage_order import Pipeline
 
     mark = fingerprint(each.recipe.resolved())[:16]
     run = RunFolder(bench.folder / "runs" / mark)
-    pipeline = _Pipeline(each.recipe, source.base, run, source.store, {}, bench.tell)
+    pipeline = Pipeline(each.recipe, source.base, run, source.store, {}, bench.tell)
     with run.locked():
         pipeline.go("curated")
     return run.read_table("curated.parquet")

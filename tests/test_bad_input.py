@@ -398,7 +398,7 @@ def test_students_of_an_ablation_are_looked_at_before_the_first_is_trained(at: P
 
 def test_labels_alone_need_no_student(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And need not wait for torch."""
-    monkeypatch.setattr("curate.pipeline.check_students", no_room)
+    monkeypatch.setattr("curate.stage_order.check_students", no_room)
     write_recipe(at, small_recipe(student={"model": "broken"}))
     model_folder(at, "broken")
     assert call(at, verb="label").exit_code == 0
@@ -482,7 +482,7 @@ def test_targets_longer_than_the_limit_are_counted(
         assert any(note.startswith(said) for note in facts["notes"])
         assert said in page
     # The same command again reuses every stage, and does not wait for the student to be looked at.
-    monkeypatch.setattr("curate.pipeline.check_students", no_room)
+    monkeypatch.setattr("curate.stage_order.check_students", no_room)
     assert call(at).exit_code == 0
 
 
