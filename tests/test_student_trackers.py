@@ -123,7 +123,10 @@ def test_weights_and_biases_goes_on_in_the_same_run(
 @pytest.mark.parametrize(
     ("report_to", "message"),
     [
-        ("mlflow", "report_to='mlflow'; it must be a list of: tensorboard, wandb, one of them alone"),
+        (
+            "mlflow",
+            "report_to='mlflow'; it must be a list of: tensorboard, wandb, one of them alone",
+        ),
         (["mlflow"], r"report_to=\['mlflow'\]; it must be a list of: tensorboard, wandb"),
         (["wandb"], "report_to 'wandb' needs wandb: pip install wandb"),
         (["tensorboard"], r"pip install 'curate-distill\[tensorboard\]'"),
