@@ -23,7 +23,7 @@ def test_a_quickened_t5_gives_the_same_losses_and_gradients() -> None:
         model.eval()
         loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=ids).loss
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     theirs = {name: weight.grad for name, weight in network.named_parameters()}
     ours = {name: weight.grad for name, weight in quick.named_parameters()}
