@@ -81,9 +81,7 @@ def train_cell(
     if time.monotonic() > ends:
         raise OutOfTimeError
     trained = student.train(rows, model=model, output=work / name, on_progress=show, **options)
-    answers = student.predict(
-        trained.output, test["input"].tolist(), choices=choices_of(test), device="cpu"
-    )
+    answers = student.predict(trained.output, test["input"].tolist(), choices=choices_of(test))
     right = [bool(a == g) for a, g in zip(answers["prediction"], test["gold"], strict=True)]
     last = trained.history["steps"][-1]
     cell = {
