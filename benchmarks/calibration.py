@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from machine import processor
 
 import labelers
 from curate.assets import load_data, resolve
@@ -176,14 +177,6 @@ def write(
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-
-
-def processor() -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        return names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from datetime import date
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from machine import processor
 
 import labelers
 import student
@@ -131,16 +131,6 @@ def paired_interval(
 
 def interval_of(metric: dict[str, float], name: str = "value") -> str:
     return f"{metric[name]:.1%} ({metric['low']:.1%} to {metric['high']:.1%})"
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def counts_of(counts: dict[str, int]) -> str:

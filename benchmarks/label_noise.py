@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from label_noise_rows import CachedEncoder, read_equations, read_quiz, snippets, student_opinion
+from machine import processor
 from sklearn.metrics import roc_auc_score
 
 import filters
@@ -394,11 +395,6 @@ def planted_line(
 
 
 def facts(options: argparse.Namespace) -> list[str]:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        processor = names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        processor = platform.processor() or platform.machine()
     versions = ", ".join(
         f"{n} {metadata.version(n)}"
         for n in ("scikit-learn", "torch", "transformers", "sentence-transformers", "pandas")
@@ -406,7 +402,7 @@ def facts(options: argparse.Namespace) -> list[str]:
     return [
         "## How this was measured",
         "",
-        f"- machine: {processor}, {options.threads} threads, shared with other work, {platform.system()}",
+        f"- machine: {processor()}, {options.threads} threads, shared with other work, {platform.system()}",
         f"- versions: Python {platform.python_version()}, {versions}",
         "- embedder: the built-in all-minilm-l6-v2; language model: the built-in flan-t5-small, int8 weights "
         "dequantised",

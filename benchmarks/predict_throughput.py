@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from label_noise_rows import QUIZ, read_recorded
+from machine import processor
 
 import student
 from curate.assets import load_data
@@ -275,14 +276,6 @@ def verdict(turns: Sequence[Turns]) -> Iterator[str]:
             f"times, {said}: {'met' if met else 'missed'} ({below} of {len(one.ratios)} parts below "
             f"{GOAL:g})"
         )
-
-
-def processor() -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        return names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
 
 
 def page(

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from dedupe_corpus import make_corpus
+from machine import processor
 
 import filters
 from curate.assets import resolve
@@ -106,11 +107,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
     lines = measure(options.rows)
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        processor = names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        processor = platform.processor() or platform.machine()
     versions = ", ".join(
         f"{n} {metadata.version(n)}" for n in ("torch", "sentence-transformers", "scikit-learn")
     )
@@ -121,7 +117,7 @@ def main() -> None:
         "",
         "## How this was measured",
         "",
-        f"- machine: {processor}, 2 threads, beside other work",
+        f"- machine: {processor()}, 2 threads, beside other work",
         f"- versions: Python {platform.python_version()}, {versions}",
         f"- date: {options.date}",
         f"- command: `python benchmarks/semantic.py --rows {options.rows}`",

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 
 from student.batches import EncodedExamples, Formatting, bucketed_batches, encode
 from student.checkpoints import load_checkpoint
@@ -283,15 +284,6 @@ def page(bench: Bench, lines: Sequence[str], notes: Sequence[str]) -> str:
 def shown_arguments() -> list[str]:
     """The command line without this machine's folders."""
     return [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

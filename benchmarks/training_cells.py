@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from machine import processor
 
 import student
 
@@ -196,11 +197,3 @@ def measured(cells: Sequence[Cell], options: argparse.Namespace, command: str) -
         f"- date: {options.date}",
         f"- command, also for cells not run: `{command}`",
     ]
-
-
-def processor() -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        return names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
