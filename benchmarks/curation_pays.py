@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 from label_noise_rows import read_quiz
 from training_cells import (
+    COMMON,
+    ROWS,
     Cell,
     Cells,
     OutOfTimeError,
@@ -40,14 +42,10 @@ import filters
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "curation_pays.md"
-ROWS = 2_435  # a quarter of the train rows
 SETTINGS: dict[str, Any] = {
     "objective": "label",
     "epochs": 4,
-    "batch_size": 16,
-    "learning_rate": 3e-4,
-    "schedule": "constant",
-    "max_input_tokens": 128,
+    **COMMON,
 }
 ARMS = ("random", "curated", "gold")
 

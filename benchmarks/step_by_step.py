@@ -26,6 +26,8 @@ import pandas as pd
 import torch
 from label_noise_rows import read_quiz
 from training_cells import (
+    COMMON,
+    ROWS,
     Cell,
     OutOfTimeError,
     differences,
@@ -40,15 +42,11 @@ from training_cells import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "step_by_step.md"
-ROWS = 2_435  # a quarter of the train rows
 SETTINGS: dict[str, Any] = {
     "epochs": 4,
     "early_stopping": 2,
     "validation_fraction": 0.1,
-    "batch_size": 16,
-    "learning_rate": 3e-4,
-    "schedule": "constant",
-    "max_input_tokens": 128,
+    **COMMON,
 }
 STEPS = {"objective": "multitask", "alpha": 0.5}
 ARMS: dict[str, dict[str, Any]] = {

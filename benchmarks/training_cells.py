@@ -27,6 +27,14 @@ from machine import processor
 import student
 
 RESAMPLES = 1_000
+ROWS = 2_435  # a quarter of CommonsenseQA's train rows
+#: Settings that all of them share.
+COMMON: dict[str, Any] = {
+    "batch_size": 16,
+    "learning_rate": 3e-4,
+    "schedule": "constant",
+    "max_input_tokens": 128,
+}
 Cell = dict[str, Any]
 Cells = dict[tuple[str, int], Cell]
 

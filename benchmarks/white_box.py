@@ -24,6 +24,8 @@ from typing import Any
 import pandas as pd
 from label_noise_rows import read_quiz
 from training_cells import (
+    COMMON,
+    ROWS,
     OutOfTimeError,
     choices_of,
     differences,
@@ -40,14 +42,10 @@ import student
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "white_box.md"
-ROWS = 2_435  # a quarter of the train rows
 SETTINGS: dict[str, Any] = {
     "target": "gold",
     "epochs": 4,
-    "batch_size": 16,
-    "learning_rate": 3e-4,
-    "schedule": "constant",
-    "max_input_tokens": 128,
+    **COMMON,
 }
 LAYERS = 4
 SOFT: dict[str, Any] = {"objective": "white_box", "soft_weight": 0.5, "temperature": 2.0}
